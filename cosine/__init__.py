@@ -1,0 +1,1 @@
+"""CoSine mesh."""

@@ -1,0 +1,1 @@
+"""The algorithm, pure: no I/O, no clock, no dice. Standard library and numpy only."""

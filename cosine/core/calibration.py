@@ -1,0 +1,77 @@
+"""What a drafter's confidence is worth: confidence bin -> how often the target agreed, learned from verdicts.
+
+Raw confidences of different models cannot be compared: an over-confident stranger would take over the backbone. Each
+drafter's confidence is replaced by the observed acceptance of its bin, shrunk towards the raw value while little is
+known, and corrected per session by how this drafter does in this text. Old observations fade.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+BIN_EDGES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
+PRIOR_WEIGHT = 6.0
+SESSION_PRIOR_WEIGHT = 3.0
+MEMORY = 400.0
+SESSION_MEMORY = 30.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """Weighted counts of one bin."""
+
+    tried: float = 0.0
+    hit: float = 0.0
+
+    def note(self, hit: bool, memory: float) -> None:
+        """Adds one observation; past `memory` observations the older half fades."""
+        self.tried += 1.0
+        self.hit += hit
+        if self.tried > memory:
+            self.tried /= 2
+            self.hit /= 2
+
+
+@dataclass(slots=True)
+class Record:
+    """Hits against expectations of one drafter in one session."""
+
+    expected: float = 0.0
+    hit: float = 0.0
+
+    @property
+    def factor(self) -> float:
+        """Hits per expected hit, 1 while nothing is known."""
+        return (self.hit + SESSION_PRIOR_WEIGHT) / (self.expected + SESSION_PRIOR_WEIGHT)
+
+    def note(self, expected: float, hit: bool) -> None:
+        """Adds one observation; the older half fades."""
+        self.expected += expected
+        self.hit += hit
+        if self.expected > SESSION_MEMORY:
+            self.expected /= 2
+            self.hit /= 2
+
+
+def bin_of(confidence: float) -> int:
+    """Index of the bin a confidence falls into."""
+    for index, edge in enumerate(BIN_EDGES):
+        if confidence < edge:
+            return index
+    return len(BIN_EDGES)
+
+
+@dataclass(slots=True)
+class Calibration:
+    """The worth of one drafter's confidences."""
+
+    tallies: list[Tally] = field(default_factory=lambda: [Tally() for _ in range(len(BIN_EDGES) + 1)])
+
+    def estimate(self, confidence: float) -> float:
+        """Estimated acceptance of a token proposed with this confidence, 0 to 1."""
+        tally = self.tallies[bin_of(confidence)]
+        return (tally.hit + PRIOR_WEIGHT * confidence) / (tally.tried + PRIOR_WEIGHT)
+
+    def note(self, confidence: float, hit: bool) -> None:
+        """The target agreed, or did not, with a token proposed with this confidence."""
+        self.tallies[bin_of(confidence)].note(hit, MEMORY)

@@ -1,0 +1,230 @@
+"""What happens to the scheduler (events) and what it wants done (commands). Values only; times are in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cosine.core.errors import MeshError
+from cosine.core.plan import DraftedTree, DraftPlan
+from cosine.core.sampling import GREEDY, Sampling
+from cosine.core.tree import EMPTY, TokenTree
+
+TokenLogprob = tuple[float, tuple[int, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A validated request; see AdmittedRequest in scheduler.proto. `deadline` is on the scheduler's clock, 0: none."""
+
+    request_id: str
+    attempt: int
+    gateway: str
+    token_ids: tuple[int, ...]
+    prompt_length: int
+    max_new_tokens: int
+    sampling: Sampling = GREEDY
+    stop_token_ids: frozenset[int] = frozenset()
+    strategy: str = ""
+    deadline: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierFacts:
+    """A verifier that can be given work."""
+
+    peer_id: str
+    sessions_max: int = 64
+    tree_nodes_max: int = 64
+    tokens_max: int = 2048
+
+
+# -- events
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCame:
+    """A request was taken from the admission stream."""
+
+    admission: Admission
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLeft:
+    """Its client is gone, or has all it wants."""
+
+    request_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayDown:
+    """A gateway is gone; it takes up its requests elsewhere."""
+
+    gateway: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierUp:
+    """A verifier can be used; its caches are empty."""
+
+    verifier: VerifierFacts
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierDown:
+    """A verifier is gone, with its caches and its batch."""
+
+    peer_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class FusionUp:
+    """Fusion can be used; it knows no session."""
+
+    peer_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class FusionDown:
+    """Fusion is gone, with its plans."""
+
+    peer_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DraftersChanged:
+    """Drafters that fusion can plan with."""
+
+    fusion: str
+    drafters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TreesCame:
+    """Fusion has finished a plan."""
+
+    round_id: int
+    trees: tuple[DraftedTree, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionVerdict:
+    """The target's word on one session. `missed`: it does not hold the base. `refused`: why it never will."""
+
+    session_id: str
+    token_ids: tuple[int, ...] = ()
+    nodes: tuple[int, ...] = ()
+    cached_length: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
+    missed: bool = False
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictsCame:
+    """A verifier has finished a batch."""
+
+    batch_id: int
+    verdicts: tuple[SessionVerdict, ...]
+    forward_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed; sent when a `WakeAt` asked for it."""
+
+
+Event = (
+    RequestCame
+    | RequestLeft
+    | GatewayDown
+    | VerifierUp
+    | VerifierDown
+    | FusionUp
+    | FusionDown
+    | DraftersChanged
+    | TreesCame
+    | VerdictsCame
+    | Tick
+)
+
+# -- commands
+
+
+@dataclass(frozen=True, slots=True)
+class SendPlan:
+    """Ask fusion for trees."""
+
+    fusion: str
+    plan: DraftPlan
+
+
+@dataclass(frozen=True, slots=True)
+class BatchItem:
+    """One session of a batch; see VerifyItem in verifier.proto."""
+
+    session_id: str
+    base_length: int
+    token_ids: tuple[int, ...]
+    tree: TokenTree = EMPTY
+    sampling: Sampling = GREEDY
+    prompt_length: int = 0
+    prefill_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SendBatch:
+    """Ask a verifier for verdicts."""
+
+    verifier: str
+    batch_id: int
+    items: tuple[BatchItem, ...]
+
+
+@dataclass(slots=True)
+class Figures:
+    """What speculation did for one request; see SpeculationFigures in types.proto."""
+
+    strategy: str = ""
+    round_count: int = 0
+    drafted_token_count: int = 0
+    accepted_token_count: int = 0
+    drafters: list[str] = field(default_factory=list)
+    draft_us: int = 0
+    verify_us: int = 0
+    drafter_forward_us: int = 0
+    exchange_count: int = 0
+    round_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Tell the gateway. `finish` is "", "stop_token" or "length"; `error` ends the request instead."""
+
+    gateway: str
+    request_id: str
+    attempt: int
+    offset: int
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish: str = ""
+    figures: Figures | None = None
+    error: MeshError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSession:
+    """Free what a verifier (or fusion, and through it the drafters) holds for a session."""
+
+    peer_id: str
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    """Send a Tick at this time; replaces an earlier wish."""
+
+    time: float
+
+
+Command = SendPlan | SendBatch | Progress | CloseSession | WakeAt

@@ -1,0 +1,1 @@
+"""Models: the toy, the transformers and the paced engine behind one protocol. The only place that knows torch."""

@@ -1,0 +1,30 @@
+"""A peer's place in the registry, from its settings and identity."""
+
+from __future__ import annotations
+
+from cosine.rpc.hello import Identity
+from cosine.rpc.settings import ServiceSettings
+from cosine.store.connection import Store
+from cosine.store.registry import PeerRecord, Registrar, Registry
+
+
+def open_store(settings: ServiceSettings, identity: Identity) -> Store:
+    """The mesh's Redis. Raises BadRequest where none is named or the URL makes no sense."""
+    return Store(settings.redis_url, settings.mesh, client_name=identity.peer_id)
+
+
+def membership(settings: ServiceSettings, identity: Identity) -> Registrar | None:
+    """What keeps the peer registered, or None where no Redis is named."""
+    if not settings.redis_url:
+        return None
+    record = PeerRecord(
+        identity.role,
+        identity.peer_id,
+        address="",
+        incarnation=identity.incarnation,
+        model_id=identity.model_id,
+        tokenizer_fingerprint=identity.tokenizer_fingerprint,
+        vocab_size=identity.vocab_size,
+        tokens_max=identity.bounds.tokens_max,
+    )
+    return Registrar(Registry(open_store(settings, identity)), record)

@@ -1,0 +1,102 @@
+"""Greetings: who a peer is, and whether two peers fit together. The first message of every stream in the mesh."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from cosine.core.errors import Mismatch
+from cosine.v1 import types_pb2 as types
+
+PROTOCOL_VERSION = 1
+PEER_ID_BYTES_MAX = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a peer can take; see `Limits` in types.proto."""
+
+    credits: int = 64
+    sessions_max: int = 256
+    batch_max: int = 64
+    tree_nodes_max: int = 64
+    tokens_max: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A peer: its role ("drafter"), name, incarnation and, where it holds one, its model."""
+
+    role: str
+    peer_id: str
+    incarnation: int = field(default_factory=lambda: int.from_bytes(os.urandom(7)))
+    model_id: str = ""
+    tokenizer_fingerprint: str = ""
+    vocab_size: int = 0
+    bounds: Bounds = Bounds()
+
+
+def to_proto(identity: Identity) -> types.Hello:
+    """The Hello of a peer."""
+    bounds = identity.bounds
+    return types.Hello(
+        protocol_version=PROTOCOL_VERSION,
+        role=f"ROLE_{identity.role.upper()}",
+        peer_id=identity.peer_id,
+        incarnation=identity.incarnation,
+        model_id=identity.model_id,
+        tokenizer_fingerprint=identity.tokenizer_fingerprint,
+        vocab_size=identity.vocab_size,
+        limits=types.Limits(
+            credits=bounds.credits,
+            sessions_max=bounds.sessions_max,
+            batch_max=bounds.batch_max,
+            tree_nodes_max=bounds.tree_nodes_max,
+            tokens_max=bounds.tokens_max,
+        ),
+    )
+
+
+def from_proto(hello: types.Hello, expected_role: str) -> Identity:
+    """The peer behind a Hello. Raises Mismatch, naming both values, where it cannot be talked to."""
+    if hello.protocol_version != PROTOCOL_VERSION:
+        raise Mismatch(
+            "PROTOCOL_VERSION",
+            f"peer {hello.peer_id!r} speaks protocol version {hello.protocol_version}, this one {PROTOCOL_VERSION}; "
+            "run the same release on both",
+            {"theirs": str(hello.protocol_version), "ours": str(PROTOCOL_VERSION)},
+        )
+    role = role_name(hello.role)
+    if role != expected_role:
+        raise Mismatch("ROLE", f"peer {hello.peer_id!r} is a {role}; expected a {expected_role}; check the addresses")
+    if not 0 < len(hello.peer_id.encode()) <= PEER_ID_BYTES_MAX:
+        raise Mismatch("PEER_ID", f"a peer id has 1 to {PEER_ID_BYTES_MAX} bytes")
+    limits = hello.limits
+    return Identity(
+        role=role,
+        peer_id=hello.peer_id,
+        incarnation=hello.incarnation,
+        model_id=hello.model_id,
+        tokenizer_fingerprint=hello.tokenizer_fingerprint,
+        vocab_size=hello.vocab_size,
+        bounds=Bounds(limits.credits, limits.sessions_max, limits.batch_max, limits.tree_nodes_max, limits.tokens_max),
+    )
+
+
+def role_name(role: types.Role) -> str:
+    """ "drafter" for ROLE_DRAFTER."""
+    return str(types.Role.Name(role)).removeprefix("ROLE_").lower()
+
+
+def check_same_tokenizer(target: Identity, drafter: Identity) -> None:
+    """Raises Mismatch where a drafter's token ids mean something else than the target's."""
+    ours = (target.tokenizer_fingerprint, target.vocab_size)
+    theirs = (drafter.tokenizer_fingerprint, drafter.vocab_size)
+    if ours != theirs:
+        raise Mismatch(
+            "TOKENIZER_MISMATCH",
+            f"drafter {drafter.peer_id!r} ({drafter.model_id}) has tokenizer {theirs[0][:16]} with {theirs[1]} tokens, "
+            f"the target {target.model_id} has {ours[0][:16]} with {ours[1]}; "
+            "use a drafter trained with the target's tokenizer",
+            {"drafter": theirs[0], "target": ours[0], "drafter_vocab": str(theirs[1]), "target_vocab": str(ours[1])},
+        )

@@ -1,0 +1,178 @@
+"""One service process: binds, reports health, tells the registry, prints that it is ready, drains on SIGTERM.
+
+It does not know what the service does; `Service` brings servicers, background tasks and a drain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from cosine.core.errors import MeshError, Unavailable
+from cosine.rpc import telemetry
+from cosine.rpc.errors import Borders
+from cosine.rpc.hello import Identity
+from cosine.rpc.settings import ServiceSettings
+from cosine.rpc.streams import channel_options
+
+log = structlog.get_logger()
+
+
+class Registrar(Protocol):
+    """Keeps a peer in the registry; see cosine.store.registry."""
+
+    async def run(self, address: str, load: Callable[[], int]) -> None:
+        """Registers and heartbeats until cancelled; an unreachable registry is retried for ever."""
+        ...
+
+    async def drain(self) -> None:
+        """Marks the peer as draining."""
+        ...
+
+
+async def _nothing() -> None:
+    return None
+
+
+@dataclass(slots=True)
+class Service:
+    """What a process serves. `servicers` are (add function, servicer, full service name)."""
+
+    identity: Identity
+    servicers: Sequence[tuple[Callable[[Any, Any], None], Any, str]]
+    load: Callable[[], int] = lambda: 0
+    background: Sequence[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    drain: Callable[[], Awaitable[None]] = _nothing
+    registrar: Registrar | None = None
+
+
+def server_options(message_bytes_max: int) -> list[tuple[str, Any]]:
+    """Options of a server: no port sharing, so an occupied port is an error; bursts are queued, not cancelled."""
+    return [
+        *channel_options(message_bytes_max),
+        ("grpc.so_reuseport", 0),
+        ("grpc.server.max_pending_requests", 20_000),
+        ("grpc.server.max_pending_requests_hard_limit", 20_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
+
+
+async def serve(settings: ServiceSettings, service: Service) -> None:
+    """Runs the service until SIGTERM or SIGINT, then drains within the grace time."""
+    identity = service.identity
+    log.info("settings", **settings.masked())
+    server = grpc.aio.server(options=server_options(settings.message_bytes_max), interceptors=[Borders()])
+    health = _add_servicers(server, service)
+    port = _bind(server, settings.listen)
+    await server.start()
+    telemetry.serve_metrics(settings.metrics_listen)
+    telemetry.setup_tracing(identity.role, identity.peer_id)
+    address = settings.advertise or f"{settings.listen.rpartition(':')[0]}:{port}"
+    stop = _stop_event()
+    tasks = [asyncio.ensure_future(start()) for start in service.background]
+    if service.registrar is not None:
+        tasks.append(asyncio.create_task(service.registrar.run(address, service.load)))
+    await _set_health(health, service, health_pb2.HealthCheckResponse.SERVING)
+    _announce(identity, address)
+    try:
+        await _until_stopped(stop, tasks)
+        log.info("draining", grace_s=settings.grace_s)
+        await health.enter_graceful_shutdown()
+        await _drain(service, settings.grace_s)
+    finally:
+        await server.stop(0.2)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    log.info("stopped")
+
+
+def _add_servicers(server: grpc.aio.Server, service: Service) -> HealthServicer:
+    health = HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    for add, servicer, _ in service.servicers:
+        add(servicer, server)
+    names = [name for _, _, name in service.servicers]
+    reflection.enable_server_reflection(
+        [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME], server
+    )
+    return health
+
+
+def _bind(server: grpc.aio.Server, listen: str) -> int:
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise Unavailable(
+            "ADDRESS_IN_USE", f"cannot listen on {listen}; another process may have the port: choose another --listen"
+        )
+    return int(port)
+
+
+async def _set_health(health: HealthServicer, service: Service, status: Any) -> None:
+    for name in ("", *(name for _, _, name in service.servicers)):
+        await health.set(name, status)
+
+
+def _announce(identity: Identity, address: str) -> None:
+    """One line on stdout for whoever started the process."""
+    ready = {
+        "role": identity.role,
+        "peer_id": identity.peer_id,
+        "address": address,
+        "model_id": identity.model_id,
+        "pid": os.getpid(),
+    }
+    print(json.dumps({"ready": ready}), flush=True)
+    log.info("serving", **ready)
+
+
+def _stop_event() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    return stop
+
+
+async def _until_stopped(stop: asyncio.Event, tasks: Sequence[asyncio.Future[Any]]) -> None:
+    """Returns at a signal; raises what a background task raised."""
+    waiter: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+    done, _ = await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    waiter.cancel()
+    for task in done:
+        task.result()
+
+
+async def _drain(service: Service, grace_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(grace_s):
+            if service.registrar is not None:
+                await service.registrar.drain()
+            await service.drain()
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """The border of a process: known errors end it with one line and status 2, unknown ones with a traceback."""
+    try:
+        asyncio.run(main())
+    except MeshError as error:
+        log.error("cannot go on", reason=error.reason, message=error.message, **error.details)
+        print(f"{error.reason}: {error.message}", file=sys.stderr)
+        sys.exit(2)

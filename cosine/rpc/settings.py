@@ -1,0 +1,51 @@
+"""Settings that every service shares: from flags, then environment (`COSINE_`), validated at start, printed masked."""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import Any
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SECRET_IN_URL = re.compile(r"://([^:@/]*):([^@/]*)@")
+
+
+class ServiceSettings(BaseSettings):
+    """Flags of every service."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="COSINE_", cli_kebab_case=True, cli_avoid_json=True, cli_implicit_flags=True, extra="forbid"
+    )
+
+    listen: str = Field("127.0.0.1:0", description="HOST:PORT to serve on; port 0 takes a free one")
+    advertise: str = Field("", description="HOST:PORT other peers reach this one at; default: the listening address")
+    peer_id: str = Field("", description="name of this peer, unique in the mesh; default: role and host name")
+    redis_url: str = Field("", description="redis:// or unix:// URL of the mesh's Redis (7.0 or later) or Valkey")
+    mesh: str = Field("mesh", description="name of the mesh; meshes with different names share one Redis in peace")
+    metrics_listen: str = Field("", description="HOST:PORT of Prometheus metrics over HTTP; empty: none")
+    log_level: str = Field("info", description="debug, info, warning or error")
+    grace_s: float = Field(20.0, gt=0, description="seconds to finish running work after SIGTERM")
+    message_bytes_max: int = Field(16 * 1024 * 1024, gt=1024, description="largest message taken or sent, in bytes")
+
+    @field_validator("listen")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdigit():
+            raise ValueError(f"{value!r} is not HOST:PORT, for example 127.0.0.1:50051")
+        return value
+
+    def named(self, role: str) -> str:
+        """The peer id, made from role and host name where none was given."""
+        return self.peer_id or f"{role}-{socket.gethostname()}"
+
+    def masked(self) -> dict[str, Any]:
+        """All settings, passwords in URLs replaced, for the one line printed at start."""
+        return {key: mask(value) if isinstance(value, str) else value for key, value in self.model_dump().items()}
+
+
+def mask(text: str) -> str:
+    """Hides passwords in URLs."""
+    return SECRET_IN_URL.sub(r"://\1:***@", text)

@@ -1,0 +1,211 @@
+"""Long-lived bidirectional streams between peers: greeting, sending, credits, reconnecting.
+
+`PeerLink` is the calling side: it dials, greets, reads, and dials again with back-off until closed. `accept` is the
+serving side of one stream. Both send through a bounded outbox with one writer. Neither knows what messages mean,
+except that a message's `hello` field greets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol
+
+import grpc
+import structlog
+
+from cosine.core.errors import Full, MeshError, Mismatch
+from cosine.rpc import hello
+from cosine.rpc.hello import Identity
+
+MESSAGE_BYTES_MAX = 16 * 1024 * 1024
+OUTBOX_MAX = 1024
+BACKOFF_FIRST_S = 0.05
+BACKOFF_LAST_S = 2.0
+GREETING_TIMEOUT_S = 10.0
+END = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
+
+log = structlog.get_logger()
+
+
+def channel_options(message_bytes_max: int = MESSAGE_BYTES_MAX) -> list[tuple[str, Any]]:
+    """Options of every channel and server of the mesh: message bound, keepalive, no proxies in between."""
+    return [
+        ("grpc.max_receive_message_length", message_bytes_max),
+        ("grpc.max_send_message_length", message_bytes_max),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+    ]
+
+
+class Outbox:
+    """What waits to be written on one stream; `send` never blocks, a full box means the other side has stalled."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Any] = asyncio.Queue(OUTBOX_MAX)
+
+    def send(self, message: Any) -> None:
+        """Queues a message. Raises Full where the other side has stopped reading."""
+        try:
+            self._queue.put_nowait(message)
+        except asyncio.QueueFull:
+            raise Full("PEER_STALLED", f"{OUTBOX_MAX} messages wait for a peer that does not read") from None
+
+    async def drain_into(self, write: Callable[[Any], Awaitable[None]]) -> None:
+        """Writes messages in order, for ever."""
+        while True:
+            await write(await self._queue.get())
+
+
+class LinkOwner(Protocol):
+    """Who uses a link; called on the event loop, must not block."""
+
+    def on_up(self, link: PeerLink, peer: Identity) -> None: ...
+
+    def on_message(self, link: PeerLink, message: Any) -> None: ...
+
+    def on_down(self, link: PeerLink, reason: str) -> None: ...
+
+
+class PeerLink:
+    """One stream to one peer, kept up for ever. `method` names the stream on a channel, `request` its message type."""
+
+    def __init__(
+        self,
+        address: str,
+        method: Callable[[grpc.aio.Channel], Any],
+        request: Callable[..., Any],
+        identity: Identity,
+        expected_role: str,
+        owner: LinkOwner,
+    ) -> None:
+        self.address = address
+        self.peer: Identity | None = None
+        self._method = method
+        self._request = request
+        self._identity = identity
+        self._expected_role = expected_role
+        self._owner = owner
+        self._outbox: Outbox | None = None
+
+    @property
+    def is_up(self) -> bool:
+        return self._outbox is not None
+
+    def send(self, message: Any) -> bool:
+        """Queues a message; False where the link is down (`on_down` has told or will tell its owner)."""
+        if self._outbox is None:
+            return False
+        self._outbox.send(message)
+        return True
+
+    async def run(self) -> None:
+        """Dials until cancelled. A peer that does not fit is tried again at the slowest pace."""
+        delay = BACKOFF_FIRST_S
+        while True:
+            refused = False
+            try:
+                async with grpc.aio.insecure_channel(self.address, options=channel_options()) as channel:
+                    await self._converse(channel)
+                reason = "peer closed the stream"
+            except grpc.aio.AioRpcError as error:
+                reason, refused = self._explain(error)
+            except (MeshError, TimeoutError) as error:
+                reason, refused = str(error) or "no greeting in time", isinstance(error, Mismatch)
+                if refused:
+                    log.error("peer refused", address=self.address, reason=reason)
+            delay = BACKOFF_FIRST_S if self._lower(reason) else min(delay * 2, BACKOFF_LAST_S)
+            await asyncio.sleep(BACKOFF_LAST_S if refused else delay * random.uniform(0.7, 1.3))
+
+    def _explain(self, error: grpc.aio.AioRpcError) -> tuple[str, bool]:
+        refused = error.code() == grpc.StatusCode.FAILED_PRECONDITION
+        if refused:
+            log.error("refused by peer", address=self.address, reason=error.details())
+        return f"{error.code().name}: {error.details()}", refused
+
+    def _lower(self, reason: str) -> bool:
+        was_up = self._outbox is not None
+        self._outbox = None
+        if was_up:
+            log.warning("link down", address=self.address, peer=self.peer and self.peer.peer_id, reason=reason)
+            self._owner.on_down(self, reason)
+        return was_up
+
+    async def _converse(self, channel: grpc.aio.Channel) -> None:
+        async with asyncio.timeout(GREETING_TIMEOUT_S):
+            call = self._method(channel)()
+            await call.write(self._request(hello=hello.to_proto(self._identity)))
+            first = await call.read()
+        if first is END:
+            raise Mismatch("NO_GREETING", f"{self.address} ended the stream without a greeting")
+        self.peer = hello.from_proto(first.hello, self._expected_role)
+        self._outbox = Outbox()
+        log.info("link up", address=self.address, peer=self.peer.peer_id)
+        writer = asyncio.create_task(self._outbox.drain_into(call.write))
+        try:
+            self._owner.on_up(self, self.peer)
+            while (message := await call.read()) is not END:
+                self._owner.on_message(self, message)
+        finally:
+            writer.cancel()
+            call.cancel()
+            with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
+                await writer
+
+
+class StreamHandler(Protocol):
+    """The serving side of one stream, made by `accept` once the caller has greeted."""
+
+    def on_message(self, message: Any) -> None: ...
+
+    def on_closed(self) -> None: ...
+
+
+async def accept(
+    requests: AsyncIterator[Any],
+    context: grpc.aio.ServicerContext[Any, Any],
+    identity: Identity,
+    expected_role: str,
+    response: Callable[..., Any],
+    open_handler: Callable[[Identity, Outbox], StreamHandler],
+) -> None:
+    """Serves one stream until the caller leaves: greets, then hands every message to the handler."""
+    first = await anext(requests, None)
+    if first is None or first.WhichOneof("message") != "hello":
+        raise Mismatch("NO_GREETING", "the first message of a stream must be a Hello")
+    peer = hello.from_proto(first.hello, expected_role)
+    await context.write(response(hello=hello.to_proto(identity)))
+    outbox = Outbox()
+    handler = open_handler(peer, outbox)
+    writer = asyncio.create_task(outbox.drain_into(context.write))
+    log.info("peer attached", peer=peer.peer_id, role=peer.role)
+    try:
+        async for message in requests:
+            handler.on_message(message)
+    finally:
+        writer.cancel()
+        handler.on_closed()
+        log.info("peer detached", peer=peer.peer_id, role=peer.role)
+
+
+class Credits:
+    """Counts the unanswered work messages of one stream on the serving side."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._taken = 0
+
+    def take(self) -> None:
+        """One work message came. Raises Full where the caller has overdrawn."""
+        if self._taken >= self._limit:
+            raise Full("CREDITS_EXCEEDED", f"more than {self._limit} unanswered messages on one stream")
+        self._taken += 1
+
+    def give_back(self) -> None:
+        """One answer went out."""
+        self._taken -= 1

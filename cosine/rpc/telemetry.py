@@ -1,0 +1,69 @@
+"""Logs, metrics and traces of a service. Logs go to stderr, one JSON object per line; stdout is left to the program.
+
+Metrics are Prometheus counters and histograms; traces go where OTEL_EXPORTER_OTLP_ENDPOINT says, else nowhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import structlog
+from opentelemetry import trace
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from prometheus_client import start_http_server
+
+TRACEPARENT = "traceparent"
+propagator = TraceContextTextMapPropagator()
+
+
+def setup_logging(level: str, **fields: object) -> None:
+    """One structured line per event, with `fields` in each."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    structlog.contextvars.bind_contextvars(**fields)
+
+
+def setup_tracing(service: str, peer_id: str) -> None:
+    """Exports spans where the standard OTel environment variables say; without an endpoint, does nothing."""
+    if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        return
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    resource = Resource.create({"service.name": f"cosine-{service}", "service.instance.id": peer_id})
+    provider = TracerProvider(resource=resource)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+
+
+def serve_metrics(listen: str) -> None:
+    """Serves /metrics over HTTP on a thread of its own; no address, no server."""
+    if listen:
+        host, _, port = listen.rpartition(":")
+        start_http_server(int(port), host)
+
+
+def traceparent() -> str:
+    """The current span as a W3C traceparent; empty where nothing is sampled."""
+    carrier: dict[str, str] = {}
+    propagator.inject(carrier)
+    return carrier.get(TRACEPARENT, "")
+
+
+def span(name: str, parent: str = "") -> trace.Span:
+    """A new span below a traceparent from the wire; costs next to nothing where tracing is off."""
+    context = propagator.extract({TRACEPARENT: parent}) if parent else None
+    return trace.get_tracer("cosine").start_span(name, context=context)

@@ -1,0 +1,1 @@
+"""The five services: thin shells around cosine. They never import one another."""

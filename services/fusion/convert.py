@@ -1,0 +1,77 @@
+"""Between fusion's messages and the core's values."""
+
+from __future__ import annotations
+
+from cosine.core.fusion import Guess, Step
+from cosine.core.plan import Cooperation, DraftedTree, DraftPlan, PlanItem
+from cosine.rpc.convert import sampling_from_proto, sampling_to_proto, tree_from_proto, tree_to_proto
+from cosine.v1 import drafter_pb2, fusion_pb2, types_pb2
+
+
+def plan_from_proto(message: fusion_pb2.DraftPlan, round_id: int) -> DraftPlan:
+    """The plan under fusion's own round id, since several schedulers count from one."""
+    return DraftPlan(
+        round_id,
+        Cooperation(message.cooperation),
+        tuple(_item(item) for item in message.items),
+        max(1, message.fusion_interval),
+        message.deadline_ms,
+    )
+
+
+def _item(item: fusion_pb2.PlanItem) -> PlanItem:
+    return PlanItem(
+        item.session_id,
+        item.base_length,
+        tuple(item.append_token_ids),
+        tuple(item.drafters),
+        item.depth,
+        max(1, item.width),
+        max(1, item.beam),
+        max(1, item.node_budget),
+        item.value_min,
+        sampling_from_proto(item.sampling),
+    )
+
+
+def step_to_proto(step: Step) -> drafter_pb2.DraftRequest:
+    """One exchange's request to one drafter."""
+    items = [
+        drafter_pb2.DraftItem(
+            session_id=item.session_id,
+            base_length=item.base_length,
+            append_token_ids=item.token_ids,
+            step_count=item.step_count,
+            width=item.width,
+            beam=item.beam,
+            sampling=sampling_to_proto(item.sampling),
+            value_min=min(1.0, item.value_min),
+        )
+        for item in step.items
+    ]
+    return drafter_pb2.DraftRequest(step=drafter_pb2.DraftStep(step_id=step.step_id, items=items))
+
+
+def guess_from_proto(result: drafter_pb2.DraftResult) -> Guess:
+    """A drafter's answer for one session."""
+    ok = result.status == types_pb2.ITEM_STATUS_OK
+    missed = result.status == types_pb2.ITEM_STATUS_CACHE_MISS
+    return Guess(result.session_id, tree_from_proto(result.tree) if ok else None, missed)
+
+
+def trees_to_proto(round_id: int, results: tuple[DraftedTree, ...]) -> fusion_pb2.FuseResponse:
+    """The trees of a plan, under the scheduler's round id."""
+    return fusion_pb2.FuseResponse(
+        trees=fusion_pb2.DraftedTrees(round_id=round_id, results=[_drafted(result) for result in results])
+    )
+
+
+def _drafted(result: DraftedTree) -> fusion_pb2.DraftedTree:
+    return fusion_pb2.DraftedTree(
+        session_id=result.session_id,
+        status=types_pb2.ITEM_STATUS_CACHE_MISS if result.missed else types_pb2.ITEM_STATUS_OK,
+        base_length=result.base_length,
+        tree=tree_to_proto(result.tree),
+        exchange_count=result.exchange_count,
+        forward_us=result.forward_us,
+    )

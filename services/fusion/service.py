@@ -1,0 +1,187 @@
+"""Fusion's servicer: carries messages between schedulers, the core's fusion machine and the drafters' links."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import grpc
+import structlog
+
+from cosine.core.fusion import Command, Fusion, Step
+from cosine.core.tree import validate
+from cosine.rpc.hello import Identity
+from cosine.rpc.metrics import FUSION_SESSIONS, FUSION_STALE
+from cosine.rpc.streams import Credits, Outbox, PeerLink, accept
+from cosine.v1 import drafter_pb2, types_pb2
+from cosine.v1 import fusion_pb2 as pb
+from cosine.v1.fusion_pb2_grpc import FusionServiceServicer
+from services.fusion.convert import guess_from_proto, plan_from_proto, step_to_proto, trees_to_proto
+
+log = structlog.get_logger()
+
+
+class FusionServicer(FusionServiceServicer):
+    """Serves schedulers' streams and owns the drafters' links; everything runs on the event loop, the core decides."""
+
+    def __init__(self, identity: Identity, sessions_max: int) -> None:
+        self._identity = identity
+        self._core = Fusion(sessions_max)
+        self._links: dict[str, PeerLink] = {}
+        self._streams: set[_Stream] = set()
+        self._rounds: dict[int, tuple[_Stream, int]] = {}
+        self._next_round = 1
+        self._timer: asyncio.TimerHandle | None = None
+        self._stale_seen = 0
+
+    @property
+    def load(self) -> int:
+        return self._core.session_count
+
+    async def Fuse(
+        self, request_iterator: AsyncIterator[pb.FuseRequest], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> None:
+        await accept(
+            request_iterator,
+            context,
+            self._identity,
+            "scheduler",
+            pb.FuseResponse,
+            lambda _peer, outbox: _Stream(self, outbox, self._identity.bounds.credits),
+        )
+
+    # -- schedulers
+
+    def attach(self, stream: _Stream) -> None:
+        """A scheduler came: tell it who can draft."""
+        self._streams.add(stream)
+        stream.outbox.send(self._drafter_list())
+
+    def detach(self, stream: _Stream) -> None:
+        """A scheduler went: nobody waits for its rounds."""
+        self._streams.discard(stream)
+        self._rounds = {key: value for key, value in self._rounds.items() if value[0] is not stream}
+        self.close(stream.sessions)
+
+    def plan(self, stream: _Stream, message: pb.DraftPlan) -> None:
+        """A new plan."""
+        round_id = self._next_round
+        self._next_round += 1
+        self._rounds[round_id] = (stream, message.round_id)
+        self._carry_out(self._core.plan(plan_from_proto(message, round_id), self._now()))
+
+    def close(self, session_ids: Iterable[str]) -> None:
+        """Sessions ended: forget them here and at every drafter."""
+        ended = list(session_ids)
+        if not ended:
+            return
+        self._core.close(ended)
+        FUSION_SESSIONS.set(self._core.session_count)
+        for link in self._links.values():
+            link.send(drafter_pb2.DraftRequest(close=types_pb2.CloseSessions(session_ids=ended)))
+
+    # -- drafters (LinkOwner)
+
+    def on_up(self, link: PeerLink, peer: Identity) -> None:
+        self._links[peer.peer_id] = link
+        self._core.drafter_up(peer.peer_id)
+        self._tell_drafters()
+
+    def on_down(self, link: PeerLink, reason: str) -> None:
+        assert link.peer is not None
+        if self._links.get(link.peer.peer_id) is link:
+            del self._links[link.peer.peer_id]
+            self._carry_out(self._core.drafter_down(link.peer.peer_id, self._now()))
+            self._tell_drafters()
+
+    def on_message(self, link: PeerLink, message: drafter_pb2.DraftResponse) -> None:
+        assert link.peer is not None
+        if not message.HasField("candidates"):
+            return
+        candidates = message.candidates
+        guesses = [guess_from_proto(result) for result in candidates.results]
+        for guess in guesses:
+            if guess.tree is not None:
+                validate(guess.tree, link.peer.vocab_size)
+        self._carry_out(self._core.candidates(candidates.step_id, guesses, candidates.forward_us, self._now()))
+        FUSION_STALE.inc(self._core.stale_count - self._stale_seen)
+        self._stale_seen = self._core.stale_count
+
+    # -- the machine's commands
+
+    def _carry_out(self, commands: list[Command]) -> None:
+        """Sends what the core asks for; a step that cannot be sent is a drafter lost."""
+        queue = list(commands)
+        while queue:
+            command = queue.pop(0)
+            if isinstance(command, Step):
+                link = self._links.get(command.drafter)
+                if link is None or not link.send(step_to_proto(command)):
+                    queue += self._core.drafter_down(command.drafter, self._now())
+            elif command.round_id in self._rounds:
+                stream, round_id = self._rounds.pop(command.round_id)
+                stream.answer(trees_to_proto(round_id, command.results))
+        self._set_timer()
+        FUSION_SESSIONS.set(self._core.session_count)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        deadline = self._core.next_deadline()
+        loop = asyncio.get_running_loop()
+        self._timer = None if deadline is None else loop.call_at(deadline, self._tick)
+
+    def _tick(self) -> None:
+        self._carry_out(self._core.tick(self._now()))
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _tell_drafters(self) -> None:
+        message = self._drafter_list()
+        log.info("drafters", names=sorted(self._links))
+        for stream in self._streams:
+            stream.outbox.send(message)
+
+    def _drafter_list(self) -> pb.FuseResponse:
+        entries = [
+            pb.DrafterEntry(
+                peer_id=peer.peer_id,
+                model_id=peer.model_id,
+                incarnation=peer.incarnation,
+                tokenizer_fingerprint=peer.tokenizer_fingerprint,
+                vocab_size=peer.vocab_size,
+            )
+            for peer in (link.peer for link in self._links.values())
+            if peer is not None
+        ]
+        return pb.FuseResponse(drafters=pb.DrafterList(drafters=entries))
+
+
+class _Stream:
+    """One scheduler."""
+
+    def __init__(self, servicer: FusionServicer, outbox: Outbox, credits: int) -> None:
+        self._servicer = servicer
+        self.outbox = outbox
+        self.sessions: set[str] = set()
+        self._credits = Credits(credits)
+        servicer.attach(self)
+
+    def on_message(self, message: pb.FuseRequest) -> None:
+        if message.HasField("plan"):
+            self._credits.take()
+            self.sessions.update(item.session_id for item in message.plan.items)
+            self._servicer.plan(self, message.plan)
+        elif message.HasField("close"):
+            self.sessions.difference_update(message.close.session_ids)
+            self._servicer.close(message.close.session_ids)
+
+    def on_closed(self) -> None:
+        self._servicer.detach(self)
+
+    def answer(self, message: pb.FuseResponse) -> None:
+        """Trees of a plan."""
+        self._credits.give_back()
+        self.outbox.send(message)

@@ -1,0 +1,83 @@
+"""`python -m services.scheduler`: the loop between Redis, fusion, verifiers and gateways."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import CliApp
+
+from cosine.core.scheduler import Scheduler, SchedulerConfig
+from cosine.core.strategy import named
+from cosine.peer.links import Links
+from cosine.peer.membership import membership, open_store
+from cosine.rpc.hello import Identity
+from cosine.rpc.server import Service, run, serve
+from cosine.rpc.settings import ServiceSettings
+from cosine.rpc.telemetry import setup_logging
+from cosine.store.admission import AdmissionReader
+from cosine.store.registry import Registry
+from cosine.v1.fusion_pb2 import FuseRequest
+from cosine.v1.fusion_pb2_grpc import FusionServiceStub
+from cosine.v1.scheduler_pb2_grpc import add_SchedulerServiceServicer_to_server
+from cosine.v1.verifier_pb2 import VerifyRequest
+from cosine.v1.verifier_pb2_grpc import VerifierServiceStub
+from services.scheduler.service import FusionLinks, SchedulerServicer, VerifierLinks
+
+
+class SchedulerSettings(ServiceSettings):
+    """A scheduler: drafts, verifies and commits, for every request it takes."""
+
+    strategy: str = Field("cosine", description="strategy of requests that name none")
+    live_max: int = Field(64, ge=1, description="requests held at once; the others wait in Redis")
+    prefill_chunk: int = Field(256, ge=1, description="context tokens of one request in one batch at most")
+    batch_rows_max: int = Field(256, ge=1, description="tokens of one batch at most")
+    verifier_wait_s: float = Field(60.0, gt=0, description="seconds a request waits for a verifier before it fails")
+
+
+async def main() -> None:
+    settings = CliApp.run(SchedulerSettings)
+    peer_id = settings.named("scheduler")
+    setup_logging(settings.log_level, service="scheduler", peer=peer_id)
+    identity = Identity(role="scheduler", peer_id=peer_id)
+    core = Scheduler(
+        SchedulerConfig(
+            session_prefix=f"{identity.incarnation:x}",
+            default_strategy=named(settings.strategy).name,
+            live_max=settings.live_max,
+            prefill_chunk=settings.prefill_chunk,
+            batch_rows_max=settings.batch_rows_max,
+            verifier_wait_s=settings.verifier_wait_s,
+        )
+    )
+    store = open_store(settings, identity)
+    await store.ping()
+    servicer = SchedulerServicer(identity, core, AdmissionReader(store, f"{peer_id}-{identity.incarnation:x}"))
+    registry = Registry(store)
+    verifiers = Links(
+        registry,
+        "verifier",
+        identity,
+        lambda channel: VerifierServiceStub(channel).Verify,
+        VerifyRequest,
+        VerifierLinks(servicer),
+    )
+    fusions = Links(
+        registry,
+        "fusion",
+        identity,
+        lambda channel: FusionServiceStub(channel).Fuse,
+        FuseRequest,
+        FusionLinks(servicer),
+    )
+    service = Service(
+        identity,
+        [(add_SchedulerServiceServicer_to_server, servicer, "cosine.v1.SchedulerService")],
+        load=lambda: servicer.load,
+        background=[servicer.admit, verifiers.run, fusions.run],
+        drain=servicer.drain,
+        registrar=membership(settings, identity),
+    )
+    await serve(settings, service)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,149 @@
+"""Between the scheduler's messages and the core's events and commands."""
+
+from __future__ import annotations
+
+from cosine.core import events as ev
+from cosine.core.plan import DraftedTree
+from cosine.rpc.convert import sampling_from_proto, sampling_to_proto, tree_from_proto, tree_to_proto
+from cosine.rpc.errors import to_failure
+from cosine.v1 import fusion_pb2, scheduler_pb2, types_pb2, verifier_pb2
+
+FINISH = {
+    "": types_pb2.FINISH_REASON_UNSPECIFIED,
+    "stop_token": types_pb2.FINISH_REASON_STOP_TOKEN,
+    "length": types_pb2.FINISH_REASON_LENGTH,
+}
+
+
+def admission_from_proto(message: scheduler_pb2.AdmittedRequest, clock_offset: float) -> ev.Admission:
+    """`clock_offset` is this process's clock minus unix time, in seconds."""
+    deadline = message.deadline_unix_ms / 1000 + clock_offset if message.deadline_unix_ms else 0.0
+    return ev.Admission(
+        message.request_id,
+        message.attempt,
+        message.gateway_id,
+        tuple(message.token_ids),
+        message.prompt_length,
+        message.max_new_tokens,
+        sampling_from_proto(message.sampling),
+        frozenset(message.stop_token_ids),
+        message.strategy,
+        deadline,
+    )
+
+
+def plan_to_proto(command: ev.SendPlan) -> fusion_pb2.FuseRequest:
+    """A plan for fusion."""
+    plan = command.plan
+    items = [
+        fusion_pb2.PlanItem(
+            session_id=item.session_id,
+            base_length=item.base_length,
+            append_token_ids=item.token_ids,
+            drafters=item.drafters,
+            depth=item.depth,
+            width=item.width,
+            beam=item.beam,
+            node_budget=item.node_budget,
+            value_min=item.value_min,
+            sampling=sampling_to_proto(item.sampling),
+        )
+        for item in plan.items
+    ]
+    return fusion_pb2.FuseRequest(
+        plan=fusion_pb2.DraftPlan(
+            round_id=plan.round_id,
+            cooperation=f"COOPERATION_{plan.cooperation.name}",
+            fusion_interval=plan.fusion_interval,
+            deadline_ms=int(plan.deadline_ms),
+            items=items,
+        )
+    )
+
+
+def trees_from_proto(message: fusion_pb2.DraftedTrees) -> ev.TreesCame:
+    """The trees of a plan."""
+    return ev.TreesCame(
+        message.round_id,
+        tuple(
+            DraftedTree(
+                result.session_id,
+                result.base_length,
+                tree_from_proto(result.tree),
+                result.status == types_pb2.ITEM_STATUS_CACHE_MISS,
+                result.exchange_count,
+                result.forward_us,
+            )
+            for result in message.results
+        ),
+    )
+
+
+def batch_to_proto(command: ev.SendBatch) -> verifier_pb2.VerifyRequest:
+    """A batch for a verifier."""
+    items = [
+        verifier_pb2.VerifyItem(
+            session_id=item.session_id,
+            base_length=item.base_length,
+            append_token_ids=item.token_ids,
+            tree=tree_to_proto(item.tree, figures=False) if item.tree else None,
+            sampling=sampling_to_proto(item.sampling),
+            prompt_length=item.prompt_length,
+            prefill_only=item.prefill_only,
+        )
+        for item in command.items
+    ]
+    return verifier_pb2.VerifyRequest(batch=verifier_pb2.VerifyBatch(batch_id=command.batch_id, items=items))
+
+
+def verdicts_from_proto(message: verifier_pb2.VerdictBatch) -> ev.VerdictsCame:
+    """The verdicts of a batch."""
+    return ev.VerdictsCame(
+        message.batch_id, tuple(_verdict(verdict) for verdict in message.verdicts), message.forward_us
+    )
+
+
+def _verdict(verdict: verifier_pb2.Verdict) -> ev.SessionVerdict:
+    return ev.SessionVerdict(
+        verdict.session_id,
+        tuple(verdict.committed_token_ids),
+        tuple(verdict.accepted_nodes),
+        verdict.cached_length,
+        tuple((entry.logprob, tuple(entry.top_token_ids), tuple(entry.top_logprobs)) for entry in verdict.logprobs),
+        verdict.status == types_pb2.ITEM_STATUS_CACHE_MISS,
+        verdict.reason,
+    )
+
+
+def progress_to_proto(command: ev.Progress) -> scheduler_pb2.AttachResponse:
+    """Tokens or the end of a request, for its gateway."""
+    progress = scheduler_pb2.RequestProgress(
+        request_id=command.request_id,
+        attempt=command.attempt,
+        offset=command.offset,
+        token_ids=command.token_ids,
+        logprobs=[
+            types_pb2.TokenLogprobs(logprob=own, top_token_ids=ids, top_logprobs=values)
+            for own, ids, values in command.logprobs
+        ],
+        finish_reason=FINISH[command.finish],
+        figures=None if command.figures is None else figures_to_proto(command.figures),
+        error=None if command.error is None else to_failure(command.error),
+    )
+    return scheduler_pb2.AttachResponse(progress=progress)
+
+
+def figures_to_proto(figures: ev.Figures) -> types_pb2.SpeculationFigures:
+    """What speculation did for a request."""
+    return types_pb2.SpeculationFigures(
+        round_count=figures.round_count,
+        drafted_token_count=figures.drafted_token_count,
+        accepted_token_count=figures.accepted_token_count,
+        drafters=figures.drafters,
+        draft_us=figures.draft_us,
+        verify_us=figures.verify_us,
+        drafter_forward_us=figures.drafter_forward_us,
+        exchange_count=figures.exchange_count,
+        strategy=figures.strategy,
+        round_us=figures.round_us,
+    )

@@ -1,0 +1,280 @@
+"""The scheduler's shell: turns messages into events, carries out the core's commands, takes requests from Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import structlog
+
+from cosine.core import events as ev
+from cosine.core.errors import Mismatch, Unavailable
+from cosine.core.scheduler import Scheduler
+from cosine.rpc.hello import Identity, check_same_tokenizer
+from cosine.rpc.metrics import SCHEDULER_HANDLE_SECONDS, SCHEDULER_LIVE
+from cosine.rpc.streams import Outbox, PeerLink, accept
+from cosine.store.admission import AdmissionReader, Admitted
+from cosine.v1 import fusion_pb2, types_pb2, verifier_pb2
+from cosine.v1 import scheduler_pb2 as pb
+from cosine.v1.scheduler_pb2_grpc import SchedulerServiceServicer
+from services.scheduler import convert
+
+READ_BLOCK_MS = 1000
+READ_COUNT_MAX = 16
+GATEWAY_WAIT_S = 3.0
+RETRY_S = 0.5
+
+log = structlog.get_logger()
+
+
+class SchedulerServicer(SchedulerServiceServicer):
+    """Serves gateways' streams; `VerifierLinks` and `FusionLinks` below own the other two kinds."""
+
+    def __init__(self, identity: Identity, core: Scheduler, admissions: AdmissionReader) -> None:
+        self._identity = identity
+        self._core = core
+        self._admissions = admissions
+        self._gateways: dict[str, Outbox] = {}
+        self._verifiers: dict[str, PeerLink] = {}
+        self._fusions: dict[str, PeerLink] = {}
+        self._drafters: dict[str, tuple[Identity, ...]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+        self._draining = False
+
+    @property
+    def load(self) -> int:
+        return self._core.live_count
+
+    async def Attach(
+        self, request_iterator: AsyncIterator[pb.AttachRequest], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> None:
+        await accept(
+            request_iterator,
+            context,
+            self._identity,
+            "gateway",
+            pb.AttachResponse,
+            lambda peer, outbox: _Gateway(self, peer.peer_id, outbox),
+        )
+
+    def attach(self, gateway: str, outbox: Outbox) -> None:
+        """A gateway came."""
+        self._gateways[gateway] = outbox
+        self._changed.set()
+
+    def detach(self, gateway: str, outbox: Outbox) -> None:
+        """A gateway's stream ended; unless it has come back by another, its requests are dropped."""
+        if self._gateways.get(gateway) is outbox:
+            del self._gateways[gateway]
+            self.handle(ev.GatewayDown(gateway))
+
+    # -- the machine
+
+    def handle(self, event: ev.Event) -> None:
+        """Gives the core one event and carries out what it asks for."""
+        start = time.perf_counter()
+        commands = self._core.handle(event, asyncio.get_running_loop().time())
+        SCHEDULER_HANDLE_SECONDS.observe(time.perf_counter() - start)
+        SCHEDULER_LIVE.set(self._core.live_count)
+        for command in commands:
+            self._carry_out(command)
+        self._changed.set()
+
+    def _carry_out(self, command: ev.Command) -> None:
+        """A message that cannot be sent needs no repair here: the link's loss is an event of its own."""
+        match command:
+            case ev.SendBatch():
+                self._verifiers[command.verifier].send(convert.batch_to_proto(command))
+            case ev.SendPlan():
+                self._fusions[command.fusion].send(convert.plan_to_proto(command))
+            case ev.Progress():
+                outbox = self._gateways.get(command.gateway)
+                if outbox is not None:
+                    outbox.send(convert.progress_to_proto(command))
+            case ev.CloseSession():
+                self._close_session(command)
+            case ev.WakeAt():
+                self._wake_at(command.time)
+
+    def _close_session(self, command: ev.CloseSession) -> None:
+        close = types_pb2.CloseSessions(session_ids=[command.session_id])
+        if command.peer_id in self._verifiers:
+            self._verifiers[command.peer_id].send(verifier_pb2.VerifyRequest(close=close))
+        elif command.peer_id in self._fusions:
+            self._fusions[command.peer_id].send(fusion_pb2.FuseRequest(close=close))
+
+    def _wake_at(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(when, self.handle, ev.Tick())
+
+    # -- workers
+
+    def verifier_up(self, link: PeerLink, peer: Identity) -> None:
+        """A verifier came; drafters that fit it may be more now, or fewer."""
+        self._verifiers[peer.peer_id] = link
+        bounds = peer.bounds
+        self.handle(
+            ev.VerifierUp(ev.VerifierFacts(peer.peer_id, bounds.sessions_max, bounds.tree_nodes_max, bounds.tokens_max))
+        )
+        for fusion in self._fusions:
+            self._offer_drafters(fusion)
+
+    def verifier_down(self, peer_id: str, link: PeerLink) -> None:
+        """A verifier is gone."""
+        if self._verifiers.get(peer_id) is link:
+            del self._verifiers[peer_id]
+            self.handle(ev.VerifierDown(peer_id))
+
+    def fusion_up(self, link: PeerLink, peer: Identity) -> None:
+        """Fusion came; it will say which drafters it has."""
+        self._fusions[peer.peer_id] = link
+        self.handle(ev.FusionUp(peer.peer_id))
+
+    def fusion_down(self, peer_id: str, link: PeerLink) -> None:
+        """Fusion is gone."""
+        if self._fusions.get(peer_id) is link:
+            del self._fusions[peer_id]
+            self._drafters.pop(peer_id, None)
+            self.handle(ev.FusionDown(peer_id))
+
+    def drafters_changed(self, fusion: str, entries: tuple[Identity, ...]) -> None:
+        """Fusion says which drafters it is connected to."""
+        self._drafters[fusion] = entries
+        self._offer_drafters(fusion)
+
+    def _offer_drafters(self, fusion: str) -> None:
+        """Tells the core of the drafters whose tokens mean what the target's mean."""
+        target = next((link.peer for link in self._verifiers.values() if link.peer is not None), None)
+        fitting = []
+        for drafter in self._drafters.get(fusion, ()):
+            try:
+                if target is not None:
+                    check_same_tokenizer(target, drafter)
+                fitting.append(drafter.peer_id)
+            except Mismatch as error:
+                log.error("drafter left out", drafter=drafter.peer_id, reason=error.message)
+        self.handle(ev.DraftersChanged(fusion, tuple(fitting)))
+
+    # -- admission
+
+    async def admit(self) -> None:
+        """Takes requests from Redis as long as there is room, for ever; Redis away means no new ones."""
+        loop = asyncio.get_running_loop()
+        claim_at = loop.time()
+        while True:
+            while self._core.room == 0 or self._draining:
+                self._changed.clear()
+                await self._changed.wait()
+            try:
+                count = min(self._core.room, READ_COUNT_MAX)
+                if loop.time() >= claim_at:
+                    await self._take((await self._admissions.claim(count)).admitted)
+                    claim_at = loop.time() + 2.0
+                batch = await self._admissions.read(count, READ_BLOCK_MS)
+                await self._take(batch.admitted)
+                await self._admissions.ack(batch.expired)
+            except Unavailable as error:
+                log.warning("admission stream away", reason=error.message)
+                await asyncio.sleep(RETRY_S)
+
+    async def _take(self, entries: tuple[Admitted, ...]) -> None:
+        for entry in entries:
+            if await self._gateway_attached(entry.request.gateway_id):
+                offset = asyncio.get_running_loop().time() - time.time()
+                self.handle(ev.RequestCame(convert.admission_from_proto(entry.request, offset)))
+                await self._admissions.ack([entry])
+            else:
+                log.warning("request's gateway is not attached", request=entry.request.request_id)
+
+    async def _gateway_attached(self, gateway: str) -> bool:
+        """True once the gateway is attached; an entry whose gateway never comes is left for another scheduler."""
+        try:
+            async with asyncio.timeout(GATEWAY_WAIT_S):
+                while gateway not in self._gateways:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def drain(self) -> None:
+        """Takes nothing new and waits until every request has ended."""
+        self._draining = True
+        while self._core.live_count:
+            self._changed.clear()
+            await self._changed.wait()
+
+
+class _Gateway:
+    """One gateway's stream."""
+
+    def __init__(self, servicer: SchedulerServicer, gateway: str, outbox: Outbox) -> None:
+        self._servicer = servicer
+        self._gateway = gateway
+        self._outbox = outbox
+        servicer.attach(gateway, outbox)
+
+    def on_message(self, message: pb.AttachRequest) -> None:
+        if message.HasField("cancel"):
+            self._servicer.handle(ev.RequestLeft(message.cancel.request_id, message.cancel.attempt))
+
+    def on_closed(self) -> None:
+        self._servicer.detach(self._gateway, self._outbox)
+
+
+class VerifierLinks:
+    """Owner of the links to verifiers."""
+
+    def __init__(self, servicer: SchedulerServicer) -> None:
+        self._servicer = servicer
+
+    def on_up(self, link: PeerLink, peer: Identity) -> None:
+        self._servicer.verifier_up(link, peer)
+
+    def on_down(self, link: PeerLink, reason: str) -> None:
+        assert link.peer is not None
+        self._servicer.verifier_down(link.peer.peer_id, link)
+
+    def on_message(self, link: PeerLink, message: verifier_pb2.VerifyResponse) -> None:
+        if message.HasField("verdicts"):
+            self._servicer.handle(convert.verdicts_from_proto(message.verdicts))
+
+
+class FusionLinks:
+    """Owner of the links to fusion."""
+
+    def __init__(self, servicer: SchedulerServicer) -> None:
+        self._servicer = servicer
+
+    def on_up(self, link: PeerLink, peer: Identity) -> None:
+        self._servicer.fusion_up(link, peer)
+
+    def on_down(self, link: PeerLink, reason: str) -> None:
+        assert link.peer is not None
+        self._servicer.fusion_down(link.peer.peer_id, link)
+
+    def on_message(self, link: PeerLink, message: fusion_pb2.FuseResponse) -> None:
+        assert link.peer is not None
+        if message.HasField("trees"):
+            self._servicer.handle(convert.trees_from_proto(message.trees))
+        elif message.HasField("drafters"):
+            self._servicer.drafters_changed(link.peer.peer_id, _identities(message.drafters))
+
+
+def _identities(message: fusion_pb2.DrafterList) -> tuple[Identity, ...]:
+    return tuple(
+        Identity(
+            "drafter",
+            entry.peer_id,
+            entry.incarnation,
+            entry.model_id,
+            entry.tokenizer_fingerprint,
+            entry.vocab_size,
+        )
+        for entry in message.drafters
+    )

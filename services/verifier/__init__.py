@@ -1,0 +1,1 @@
+"""The verifier: the target model. It decides which tokens are committed."""
