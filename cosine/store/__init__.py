@@ -1,0 +1,1 @@
+"""What the mesh keeps in Redis: admitted requests, their records, the registry of peers. Nobody else knows redis."""

@@ -1,0 +1,151 @@
+"""The registry: who lives, who drains, who is lost, and what a watcher sees of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from cosine.core.errors import Mismatch, Unavailable
+from cosine.store.connection import Store
+from cosine.store.registry import DRAINING, LOST, SERVING, PeerRecord, Registrar, Registry, RegistryTimes
+
+QUICK = RegistryTimes(beat_s=0.02, lost_s=0.1, forget_s=0.3)
+DRAFTER = PeerRecord("drafter", "drafter-1", "127.0.0.1:5", incarnation=2**63 + 1, model_id="toy", vocab_size=257)
+Views = AsyncIterator[tuple[PeerRecord, ...]]
+
+
+async def until(views: Views, states: list[str]) -> tuple[PeerRecord, ...]:
+    """The first view in which the peers have these states."""
+    async with asyncio.timeout(10):
+        async for view in views:
+            if [peer.state for peer in view] == states:
+                return view
+    raise AssertionError("a watch ended")
+
+
+async def test_a_registered_peer_is_listed_whole(store: Store) -> None:
+    registry = Registry(store)
+    await registry.register(DRAFTER)
+    assert await registry.peers() == await registry.peers("drafter") == (DRAFTER,)
+    assert await registry.peers("verifier") == ()
+
+
+async def test_peers_are_sorted_by_role_and_id(store: Store) -> None:
+    registry = Registry(store)
+    others = [replace(DRAFTER, role="verifier", peer_id="a"), replace(DRAFTER, peer_id="drafter-0")]
+    for record in (DRAFTER, *others):
+        await registry.register(record)
+    assert [peer.peer_id for peer in await registry.peers()] == ["drafter-0", "drafter-1", "a"]
+
+
+async def test_a_silent_peer_is_lost_then_forgotten(store: Store) -> None:
+    registry = Registry(store, QUICK)
+    await registry.register(DRAFTER)
+    views = registry.watch()
+    await until(views, [SERVING])
+    await until(views, [LOST])
+    await until(views, [])
+    await views.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_restarted_peer_takes_its_name_over(store: Store) -> None:
+    registry, restarted = Registry(store), replace(DRAFTER, incarnation=7)
+    await registry.register(DRAFTER)
+    await registry.register(restarted)
+    with pytest.raises(Mismatch, match="drafter-1"):
+        await registry.beat(DRAFTER)
+    await registry.leave(DRAFTER)
+    assert await registry.peers() == (restarted,)
+
+
+async def test_heartbeats_rebuild_a_registry_that_redis_lost(store: Store) -> None:
+    registry = Registry(store)
+    await registry.register(DRAFTER)
+    await store.client.flushall()
+    await registry.beat(replace(DRAFTER, load=3))
+    assert [peer.load for peer in await registry.peers()] == [3]
+
+
+async def test_a_registrar_registers_drains_and_leaves(store: Store) -> None:
+    registry = Registry(store)
+    registrar = Registrar(registry, replace(DRAFTER, address=""))
+    views = registry.watch("drafter")
+    await until(views, [])
+    running = asyncio.create_task(registrar.run("127.0.0.1:9", lambda: 4))
+    (seen,) = await until(views, [SERVING])
+    assert (seen.address, seen.load) == ("127.0.0.1:9", 4)
+    await registrar.drain()
+    await until(views, [DRAINING])
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    await until(views, [])
+    await views.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_registrar_whose_name_was_taken_ends(store: Store) -> None:
+    registry = Registry(store, QUICK)
+    running = asyncio.create_task(Registrar(registry, DRAFTER).run("127.0.0.1:9"))
+    views = registry.watch()
+    await until(views, [SERVING])
+    await registry.register(replace(DRAFTER, incarnation=1))
+    with pytest.raises(Mismatch):
+        async with asyncio.timeout(10):
+            await running
+    await views.aclose()  # type: ignore[attr-defined]
+
+
+async def test_load_alone_is_no_change(store: Store) -> None:
+    registry = Registry(store, QUICK)
+    await registry.register(DRAFTER)
+    views = registry.watch()
+    await until(views, [SERVING])
+    await registry.beat(replace(DRAFTER, load=9))
+    await registry.beat(replace(DRAFTER, load=9, state=DRAINING))
+    (seen,) = await until(views, [DRAINING])
+    assert seen.load == 9
+    await views.aclose()  # type: ignore[attr-defined]
+
+
+async def test_what_was_seen_last_holds_while_redis_is_away(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry(store, RegistryTimes(beat_s=0.01))
+    await registry.register(DRAFTER)
+    views = registry.watch()
+    await until(views, [SERVING])
+    away, asked = asyncio.Event(), asyncio.Event()
+    read = registry._read
+
+    async def read_unless_away(role: str | None) -> tuple[bytes, tuple[PeerRecord, ...]]:
+        if away.is_set():
+            asked.set()
+            raise Unavailable("STORE_UNREACHABLE", "gone")
+        return await read(role)
+
+    monkeypatch.setattr(registry, "_read", read_unless_away)
+    away.set()
+    following = asyncio.create_task(until(views, [DRAINING]))
+    async with asyncio.timeout(10):
+        await asked.wait()
+    assert not following.done()
+    await registry.beat(replace(DRAFTER, state=DRAINING))
+    away.clear()
+    await following
+    await views.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_redis_that_comes_back_empty_loses_no_peer_that_lives(store: Store) -> None:
+    registry = Registry(store, RegistryTimes(beat_s=0.01, lost_s=0.3))
+    other = replace(DRAFTER, peer_id="drafter-2")
+    await registry.register(DRAFTER)
+    await registry.register(other)
+    views = registry.watch()
+    await until(views, [SERVING, SERVING])
+    await store.client.flushall()
+    await registry.beat(replace(DRAFTER, state=DRAINING))
+    assert [peer.state for peer in await anext(views)] == [DRAINING, SERVING]
+    assert [peer.peer_id for peer in await until(views, [DRAINING])] == ["drafter-1"]
+    await views.aclose()  # type: ignore[attr-defined]
