@@ -1,0 +1,147 @@
+"""The gateway's servicer: decodes and checks requests, runs generations, answers questions about the mesh."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+from opentelemetry import trace
+
+from cosine.core.errors import BadRequest, MeshError, NotFound, Unavailable
+from cosine.core.intake import IntakeLimits, Job, check_request_id, take_in
+from cosine.core.strategy import PRESETS
+from cosine.rpc.errors import code_of
+from cosine.rpc.telemetry import TRACEPARENT, span, traceparent
+from cosine.v1 import gateway_pb2 as pb
+from cosine.v1.gateway_pb2_grpc import GatewayServiceServicer
+from services.gateway import metrics
+from services.gateway.catalog import Catalog
+from services.gateway.decoding import decode, draw_absent
+from services.gateway.generation import Door, Generation
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class GatewayServicer(GatewayServiceServicer):
+    """The public API over one door into the mesh."""
+
+    def __init__(self, door: Door, catalog: Catalog, limits: IntakeLimits) -> None:
+        self._door = door
+        self._catalog = catalog
+        self._limits = limits
+        self._draining = False
+
+    async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:
+        """See gateway.proto."""
+        start = asyncio.get_running_loop().time()
+        code, first = "CANCELLED", True
+        trace_span = span("generate", _metadata(context, TRACEPARENT))
+        try:
+            with trace.use_span(trace_span):
+                generation = await self._open(request, context, traceparent())
+            async with aclosing(generation.run(request.HasField("resume"))) as responses:  # type: ignore[type-var]
+                async for response in responses:
+                    if first and response.HasField("chunk"):
+                        metrics.FIRST_CHUNK_SECONDS.observe(asyncio.get_running_loop().time() - start)
+                        first = False
+                    metrics.OUTPUT_TOKENS.inc(len(response.chunk.token_ids))
+                    yield response
+            code = "OK"
+        except MeshError as error:
+            code = code_of(error).name
+            raise
+        finally:
+            trace_span.end()
+            metrics.REQUESTS.labels(code).inc()
+
+    async def ListPeers(self, request: pb.ListPeersRequest, context: Context) -> pb.ListPeersResponse:
+        """See gateway.proto."""
+        return pb.ListPeersResponse(
+            peers=[
+                pb.PeerEntry(
+                    role=f"ROLE_{peer.role.upper()}",
+                    peer_id=peer.peer_id,
+                    address=peer.address,
+                    model_id=peer.model_id,
+                    state=peer.state,
+                    load=peer.load,
+                    incarnation=peer.incarnation,
+                )
+                for peer in await self._catalog.peers()
+            ]
+        )
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
+        """See gateway.proto."""
+        facts = self._catalog.facts()
+        return pb.GetModelResponse(
+            model_id=self._door.settings.model,
+            vocab_size=facts.vocab_size,
+            tokens_max=facts.tokens_max,
+            new_tokens_max=self._limits.new_tokens_max,
+            tokenizer_fingerprint=self._catalog.fingerprint,
+            strategies=PRESETS,
+            default_strategy=self._door.settings.default_strategy,
+        )
+
+    async def drain(self) -> None:
+        """Takes nothing new and waits for what runs."""
+        self._draining = True
+        await self._door.relay.idle()
+
+    async def _open(self, request: pb.GenerateRequest, context: Context, parent: str) -> Generation:
+        if self._draining:
+            raise Unavailable("DRAINING", "this gateway is stopping; try another", retry_delay_ms=100)
+        message = await self._whole(request)
+        job = await self._job(message)
+        message.ClearField("resume")
+        settings = self._door.settings
+        left_s = min(context.time_remaining() or settings.request_timeout_s, settings.request_timeout_s)
+        deadline = asyncio.get_running_loop().time() + left_s
+        return Generation(self._door, job, message.SerializeToString(), deadline, parent)
+
+    async def _job(self, message: pb.GenerateRequest) -> Job:
+        request = await decode(message, self._door.tokenizer, self._door.settings.prompt_bytes_max)
+        return take_in(request, self._catalog.facts(), self._limits, PRESETS)
+
+    async def _whole(self, request: pb.GenerateRequest) -> pb.GenerateRequest:
+        """The request with nothing left open: what a resume does not say comes from the record of its first call."""
+        if request.request_id or request.HasField("resume"):
+            check_request_id(request.request_id)
+        message = pb.GenerateRequest()
+        message.CopyFrom(request)
+        if request.HasField("resume"):
+            if request.WhichOneof("prompt") is None:
+                message = await self._recorded(request.request_id)
+                message.resume.CopyFrom(request.resume)
+            elif not request.sampling.HasField("seed") and request.sampling.temperature > 0:
+                message.sampling.seed = (await self._recorded(request.request_id)).sampling.seed
+        message = draw_absent(message)
+        message.strategy = message.strategy or self._door.settings.default_strategy
+        return message
+
+    async def _recorded(self, request_id: str) -> pb.GenerateRequest:
+        record = await self._door.records.load(request_id)
+        if record is None:
+            raise NotFound(
+                "UNKNOWN_REQUEST",
+                f"request {request_id!r} is unknown or too old; resume with the full request and its seed",
+                {"field": "request_id", "value": request_id},
+            )
+        return pb.GenerateRequest.FromString(record)
+
+
+def _metadata(context: Context, key: str) -> str:
+    for name, value in context.invocation_metadata() or ():
+        if name == key and isinstance(value, str):
+            return value
+    return ""
+
+
+def check_default_strategy(name: str) -> None:
+    """Raises BadRequest at start rather than at every request."""
+    if name not in PRESETS:
+        raise BadRequest("UNKNOWN_STRATEGY", f"--default-strategy is {name!r}; choose one of {', '.join(PRESETS)}")
