@@ -38,6 +38,7 @@ class Speculation:
     drafter_forward_ms: float = 0.0
     verify_ms: float = 0.0
     round_ms: float = 0.0
+    prefill_ms: float = 0.0
 
     @property
     def acceptance_length(self) -> float:
@@ -128,6 +129,7 @@ def last_chunk_from(message: pb.Finished) -> Chunk:
             drafter_forward_ms=figures.drafter_forward_us / 1000,
             verify_ms=figures.verify_us / 1000,
             round_ms=figures.round_us / 1000,
+            prefill_ms=figures.prefill_us / 1000,
         ),
     )
 

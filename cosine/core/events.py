@@ -100,11 +100,18 @@ class DraftersChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class TreesCame:
-    """Fusion has finished a plan."""
+class TreeCame:
+    """Fusion has drafted for one session of a plan. All of a plan's come in a row, then `PlanDone`."""
 
     round_id: int
-    trees: tuple[DraftedTree, ...]
+    tree: DraftedTree
+
+
+@dataclass(frozen=True, slots=True)
+class PlanDone:
+    """The last tree of a plan has come: whoever has one may be verified."""
+
+    round_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +128,19 @@ class SessionVerdict:
 
 
 @dataclass(frozen=True, slots=True)
-class VerdictsCame:
-    """A verifier has finished a batch."""
+class VerdictCame:
+    """A verifier has judged one session of a batch. All of a batch's come in a row, then `BatchDone`."""
 
     batch_id: int
-    verdicts: tuple[SessionVerdict, ...]
+    verdict: SessionVerdict
     forward_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchDone:
+    """The last verdict of a batch has come: the next plans and the next batch may go out."""
+
+    batch_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +157,10 @@ Event = (
     | FusionUp
     | FusionDown
     | DraftersChanged
-    | TreesCame
-    | VerdictsCame
+    | TreeCame
+    | PlanDone
+    | VerdictCame
+    | BatchDone
     | Tick
 )
 
@@ -195,6 +211,7 @@ class Figures:
     drafter_forward_us: int = 0
     exchange_count: int = 0
     round_us: int = 0
+    prefill_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)

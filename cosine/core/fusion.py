@@ -200,8 +200,10 @@ class Fusion:
         return min((round_.deadline for round_ in self._rounds.values()), default=None)
 
     def close(self, session_ids: Iterable[str]) -> None:
-        """Forgets sessions."""
-        for session_id in session_ids:
+        """Forgets sessions; a plan that works on one goes on without it."""
+        gone = set(session_ids)
+        self._abandon(gone)
+        for session_id in gone:
             self._sessions.pop(session_id, None)
 
     @property
@@ -246,7 +248,7 @@ class Fusion:
             session.records.setdefault(proposal.drafter, Record()).note(proposal.estimate, hit)
 
     def _abandon(self, session_ids: set[str]) -> None:
-        """A new plan for a session makes an older one, which nobody waits for, stop growing it."""
+        """Stops growing sessions whose trees nobody waits for: they are closed, or have a newer plan."""
         for round_ in self._rounds.values():
             round_.growths = [growth for growth in round_.growths if growth.item.session_id not in session_ids]
 
@@ -313,7 +315,10 @@ class Fusion:
                 if self._wants_more(round_.plan, growth):
                     growth.tip_value = -1.0
                 continue
+            tip = growth.tip
             self._absorb(growth)
+            if growth.tip == tip:  # nobody had more to say
+                growth.tip_value = -1.0
             growth.exchange_count += 1
             growth.forward_us += round_.slowest_us
         round_.slowest_us = 0

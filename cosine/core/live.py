@@ -52,8 +52,8 @@ class Live:
 
     @property
     def started(self) -> bool:
-        """True once the verifier holds all but the last token, so that a round is a round and not a prefill."""
-        return self.cached == len(self.tokens) - 1
+        """True where the verifier holds all but the last token, so that a verdict ends a round and not a prefill."""
+        return self.round_start > 0.0 and self.cached == len(self.tokens) - 1
 
     def finish_reason(self) -> str:
         """Why no further token is wanted, or ""."""
@@ -105,13 +105,16 @@ class Live:
     def note_round(
         self, nodes: Sequence[int], tree_size: int, draft_us: float, forward_us: int, round_ms: float
     ) -> None:
-        """Adds one verdict to the figures."""
+        """Adds one verdict to the figures; `round_ms` is 0 where it ended a prefill."""
         figures = self.figures
         figures.round_count += 1
         figures.drafted_token_count += tree_size
         figures.accepted_token_count += len(nodes)
         figures.draft_us += int(draft_us)
-        figures.verify_us += forward_us
+        if round_ms:
+            figures.verify_us += forward_us
+        else:
+            figures.prefill_us += forward_us
         figures.round_us += int(round_ms * 1000)
         if tree_size:
             figures.drafters += [name for name in self.drafters if name not in figures.drafters]

@@ -17,6 +17,7 @@ MIX_1 = 0xBF58476D1CE4E5B9
 MIX_2 = 0x94D049BB133111EB
 POSITION_STEP = 0xD1342543DE82EF95
 UNIFORM_SCALE = 2.0**-53
+UNIFORM_MAX = 1.0 - 2.0**-53  # the largest double below 1, to which the topmost bits would otherwise round up
 
 
 def mix(value: int) -> int:
@@ -49,4 +50,4 @@ def gumbel(seed: int, position: int, vocab_size: int) -> NDArray[np.float64]:
 
 def _uniform(value: NDArray[np.uint64]) -> NDArray[np.float64]:
     upper = (value >> np.uint64(11)).astype(np.float64)
-    return (upper + 0.5) * UNIFORM_SCALE
+    return np.minimum((upper + 0.5) * UNIFORM_SCALE, UNIFORM_MAX)

@@ -50,9 +50,14 @@ class Route:
     round_count: int = 0
     acceptance: float = 0.0
 
-    def choose(self, drafters: Sequence[str], count: int) -> tuple[str, ...]:
-        """The `count` best of the drafters that are up, best first; equal scores in the order of their names."""
+    def choose(self, drafters: Sequence[str], count: int, first_count: int = 0) -> tuple[str, ...]:
+        """The `count` best of the drafters that are up, best first; equal scores in the order of their names.
+
+        A request's first round takes `first_count` instead, so that one verdict says something of each.
+        """
         exploring = self.acceptance < EXPLORE_BELOW
+        if self.round_count == 0:
+            count = max(count, first_count)
 
         def rank(drafter: str) -> tuple[float, str]:
             score = self.scores.get(drafter)

@@ -80,8 +80,10 @@ class Scheduler:
             ev.FusionUp: self._fusion_up,
             ev.FusionDown: self._fusion_down,
             ev.DraftersChanged: self._drafters_changed,
-            ev.TreesCame: self._trees_came,
-            ev.VerdictsCame: self._verdicts_came,
+            ev.TreeCame: self._tree_came,
+            ev.PlanDone: self._plan_done,
+            ev.VerdictCame: self._verdict_came,
+            ev.BatchDone: self._batch_done,
             ev.Tick: self._tick,
         }
 
@@ -99,10 +101,11 @@ class Scheduler:
         self._out = []
         first_alarm = self._alarms[0][0] if self._alarms else None
         self._handlers[type(event)](event, now)
-        self._seat_all(now)
-        self._send_plans(now)
-        self._send_batches(now)
-        if self._alarms and self._alarms[0][0] != first_alarm:
+        if not isinstance(event, ev.TreeCame | ev.VerdictCame):
+            self._seat_all(now)
+            self._send_plans(now)
+            self._send_batches(now)
+        if self._alarms and (isinstance(event, ev.Tick) or self._alarms[0][0] != first_alarm):
             self._out.append(ev.WakeAt(self._alarms[0][0]))
         return self._out
 
@@ -270,19 +273,34 @@ class Scheduler:
                 trees[index] = tree
         return trees
 
-    def _verdicts_came(self, event: ev.VerdictsCame, now: float) -> None:
-        seat = next((seat for seat in self._seats.values() if seat.batch and seat.batch_id == event.batch_id), None)
+    def _seat_of(self, batch_id: int) -> Seat | None:
+        """The verifier that works on a batch; None, counted, where nobody waits for it any more."""
+        for seat in self._seats.values():
+            if seat.batch and seat.batch_id == batch_id:
+                return seat
+        self.stale_count += 1
+        return None
+
+    def _verdict_came(self, event: ev.VerdictCame, now: float) -> None:
+        seat = self._seat_of(event.batch_id)
+        live = None if seat is None else seat.batch.get(event.verdict.session_id)
+        if seat is not None and live is not None and self._awaits_verdict(live):
+            tree = seat.trees[live.session_id]
+            self._judged(live, event.verdict, tree, event.forward_us, len(seat.batch), now)
+
+    def _batch_done(self, event: ev.BatchDone, now: float) -> None:
+        seat = self._seat_of(event.batch_id)
         if seat is None:
-            self.stale_count += 1
             return
-        batch, trees = seat.batch, seat.trees
+        left_out = [live for live in seat.batch.values() if self._awaits_verdict(live)]
         seat.batch, seat.trees = {}, {}
-        took_ms = (now - seat.sent_at) * 1000
-        self.pace.verify.note(seat.row_count, took_ms)
-        for verdict in event.verdicts:
-            live = batch.get(verdict.session_id)
-            if live is not None and self._live.get(live.session_id) is live:
-                self._judged(live, verdict, trees[live.session_id], event.forward_us, len(batch), now)
+        self.pace.verify.note(seat.row_count, (now - seat.sent_at) * 1000)
+        for live in left_out:
+            self._ready(live, now)
+
+    def _awaits_verdict(self, live: Live) -> bool:
+        """False once it has been judged, or is gone: a verdict counts once."""
+        return self._live.get(live.session_id) is live and live.phase is Phase.VERIFYING
 
     def _judged(
         self, live: Live, verdict: ev.SessionVerdict, tree: TokenTree, forward_us: int, batch_size: int, now: float
@@ -350,7 +368,7 @@ class Scheduler:
     def _choose(self, live: Live, drafters: tuple[str, ...]) -> tuple[str, ...]:
         strategy = live.strategy
         if strategy.choice is Choice.ROUTED:
-            return live.route.choose(drafters, strategy.drafter_count)
+            return live.route.choose(drafters, strategy.drafter_count, strategy.first_count)
         return drafters[: 1 if strategy.choice is Choice.FIRST else min(64, strategy.drafter_count)]
 
     def _send_plans(self, now: float) -> None:
@@ -383,16 +401,18 @@ class Scheduler:
         usual = self.pace.draft.predict(4)
         return min(config.draft_deadline_max, max(config.draft_deadline_min, 8 * usual))
 
-    def _trees_came(self, event: ev.TreesCame, now: float) -> None:
-        if self._rounds.pop(event.round_id, None) is None:
+    def _tree_came(self, event: ev.TreeCame, now: float) -> None:
+        live = self._live.get(event.tree.session_id)
+        if live is None or live.phase is not Phase.DRAFTING or live.round_id != event.round_id:
             self.stale_count += 1
             return
-        for tree in event.trees:
-            live = self._live.get(tree.session_id)
-            if live is not None and live.phase is Phase.DRAFTING and live.round_id == event.round_id:
-                self._tree_came(live, tree, now)
+        self._take_tree(live, event.tree, now)
 
-    def _tree_came(self, live: Live, drafted: DraftedTree, now: float) -> None:
+    def _plan_done(self, event: ev.PlanDone, now: float) -> None:
+        """Whoever got no tree although the plan is done is verified without."""
+        self._round_late(event.round_id, now)
+
+    def _take_tree(self, live: Live, drafted: DraftedTree, now: float) -> None:
         if drafted.missed:
             live.planned = 0
         live.figures.exchange_count += drafted.exchange_count
@@ -428,7 +448,7 @@ class Scheduler:
         deadline = live.admission.deadline
         if deadline and now >= deadline:
             self._fail(live, Expired("DEADLINE", "the request's deadline passed before its text was complete"))
-        elif live.phase is Phase.SEATLESS and now - live.since >= self.config.verifier_wait_s:
+        elif live.phase is Phase.SEATLESS and now >= live.since + self.config.verifier_wait_s:
             message = f"no verifier has had room for {self.config.verifier_wait_s:g} s; try again later"
             self._fail(live, Unavailable("NO_VERIFIER", message, retry_delay_ms=5000))
 

@@ -15,9 +15,11 @@ from cosine.core.tree import TokenTree, select, values
 
 VALUE_MIN_FLOOR = 0.02
 VALUE_MIN_CEILING = 0.6
+TRIAL_ROUNDS = 8
+FADE = 0.8
 PROBE_FIRST = 8
 PROBE_LAST = 128
-MARGIN = 1.0
+MARGIN = 0.9
 
 
 @dataclass(slots=True)
@@ -86,12 +88,12 @@ class Switch:
     def note(self, committed_count: int, took_ms: float, plain_ms: float) -> None:
         """Outcome of a speculative round, and what one plain token would have taken at the same time."""
         gain = committed_count * plain_ms / max(took_ms, 1e-3)
-        self.rate = gain if self.seen == 0 else 0.7 * self.rate + 0.3 * gain
+        self.rate = gain if self.seen == 0 else FADE * self.rate + (1 - FADE) * gain
         self.seen += 1
-        if self.seen < 4:
+        if self.seen < TRIAL_ROUNDS:
             return
         if self.rate >= MARGIN:
             self.patience = PROBE_FIRST
             return
         self.plain_left, self.patience = self.patience, min(PROBE_LAST, 2 * self.patience)
-        self.seen = 2
+        self.seen = TRIAL_ROUNDS - 2

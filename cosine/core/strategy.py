@@ -27,6 +27,7 @@ class Strategy:
     source: str
     choice: Choice
     drafter_count: int = 1
+    first_count: int = 0
     cooperation: Cooperation = Cooperation.SINGLE
     fusion_interval: int = 1
     depth: int = 0

@@ -139,7 +139,7 @@ class CloseSessions(_message.Message):
     def __init__(self, session_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SpeculationFigures(_message.Message):
-    __slots__ = ("round_count", "drafted_token_count", "accepted_token_count", "drafters", "draft_us", "verify_us", "drafter_forward_us", "exchange_count", "strategy", "round_us")
+    __slots__ = ("round_count", "drafted_token_count", "accepted_token_count", "drafters", "draft_us", "verify_us", "drafter_forward_us", "exchange_count", "strategy", "round_us", "prefill_us")
     ROUND_COUNT_FIELD_NUMBER: _ClassVar[int]
     DRAFTED_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -150,6 +150,7 @@ class SpeculationFigures(_message.Message):
     EXCHANGE_COUNT_FIELD_NUMBER: _ClassVar[int]
     STRATEGY_FIELD_NUMBER: _ClassVar[int]
     ROUND_US_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_US_FIELD_NUMBER: _ClassVar[int]
     round_count: int
     drafted_token_count: int
     accepted_token_count: int
@@ -160,4 +161,5 @@ class SpeculationFigures(_message.Message):
     exchange_count: int
     strategy: str
     round_us: int
-    def __init__(self, round_count: _Optional[int] = ..., drafted_token_count: _Optional[int] = ..., accepted_token_count: _Optional[int] = ..., drafters: _Optional[_Iterable[str]] = ..., draft_us: _Optional[int] = ..., verify_us: _Optional[int] = ..., drafter_forward_us: _Optional[int] = ..., exchange_count: _Optional[int] = ..., strategy: _Optional[str] = ..., round_us: _Optional[int] = ...) -> None: ...
+    prefill_us: int
+    def __init__(self, round_count: _Optional[int] = ..., drafted_token_count: _Optional[int] = ..., accepted_token_count: _Optional[int] = ..., drafters: _Optional[_Iterable[str]] = ..., draft_us: _Optional[int] = ..., verify_us: _Optional[int] = ..., drafter_forward_us: _Optional[int] = ..., exchange_count: _Optional[int] = ..., strategy: _Optional[str] = ..., round_us: _Optional[int] = ..., prefill_us: _Optional[int] = ...) -> None: ...

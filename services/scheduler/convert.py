@@ -61,21 +61,19 @@ def plan_to_proto(command: ev.SendPlan) -> fusion_pb2.FuseRequest:
     )
 
 
-def trees_from_proto(message: fusion_pb2.DraftedTrees) -> ev.TreesCame:
+def trees_from_proto(message: fusion_pb2.DraftedTrees) -> list[ev.Event]:
     """The trees of a plan."""
-    return ev.TreesCame(
-        message.round_id,
-        tuple(
-            DraftedTree(
-                result.session_id,
-                result.base_length,
-                tree_from_proto(result.tree),
-                result.status == types_pb2.ITEM_STATUS_CACHE_MISS,
-                result.exchange_count,
-                result.forward_us,
-            )
-            for result in message.results
-        ),
+    return [*(ev.TreeCame(message.round_id, _tree(result)) for result in message.results), ev.PlanDone(message.round_id)]
+
+
+def _tree(result: fusion_pb2.DraftedTree) -> DraftedTree:
+    return DraftedTree(
+        result.session_id,
+        result.base_length,
+        tree_from_proto(result.tree),
+        result.status == types_pb2.ITEM_STATUS_CACHE_MISS,
+        result.exchange_count,
+        result.forward_us,
     )
 
 
@@ -96,11 +94,11 @@ def batch_to_proto(command: ev.SendBatch) -> verifier_pb2.VerifyRequest:
     return verifier_pb2.VerifyRequest(batch=verifier_pb2.VerifyBatch(batch_id=command.batch_id, items=items))
 
 
-def verdicts_from_proto(message: verifier_pb2.VerdictBatch) -> ev.VerdictsCame:
+def verdicts_from_proto(message: verifier_pb2.VerdictBatch) -> list[ev.Event]:
     """The verdicts of a batch."""
-    return ev.VerdictsCame(
-        message.batch_id, tuple(_verdict(verdict) for verdict in message.verdicts), message.forward_us
-    )
+    batch_id, forward_us = message.batch_id, message.forward_us
+    verdicts = (ev.VerdictCame(batch_id, _verdict(verdict), forward_us) for verdict in message.verdicts)
+    return [*verdicts, ev.BatchDone(batch_id)]
 
 
 def _verdict(verdict: verifier_pb2.Verdict) -> ev.SessionVerdict:
@@ -146,4 +144,5 @@ def figures_to_proto(figures: ev.Figures) -> types_pb2.SpeculationFigures:
         exchange_count=figures.exchange_count,
         strategy=figures.strategy,
         round_us=figures.round_us,
+        prefill_us=figures.prefill_us,
     )

@@ -74,14 +74,16 @@ class SchedulerServicer(SchedulerServiceServicer):
 
     # -- the machine
 
-    def handle(self, event: ev.Event) -> None:
-        """Gives the core one event and carries out what it asks for."""
-        start = time.perf_counter()
-        commands = self._core.handle(event, asyncio.get_running_loop().time())
-        SCHEDULER_HANDLE_SECONDS.observe(time.perf_counter() - start)
+    def handle(self, *events: ev.Event) -> None:
+        """Gives the core events and carries out what it asks for."""
+        now = asyncio.get_running_loop().time()
+        for event in events:
+            start = time.perf_counter()
+            commands = self._core.handle(event, now)
+            SCHEDULER_HANDLE_SECONDS.observe(time.perf_counter() - start)
+            for command in commands:
+                self._carry_out(command)
         SCHEDULER_LIVE.set(self._core.live_count)
-        for command in commands:
-            self._carry_out(command)
         self._changed.set()
 
     def _carry_out(self, command: ev.Command) -> None:
@@ -242,7 +244,7 @@ class VerifierLinks:
 
     def on_message(self, link: PeerLink, message: verifier_pb2.VerifyResponse) -> None:
         if message.HasField("verdicts"):
-            self._servicer.handle(convert.verdicts_from_proto(message.verdicts))
+            self._servicer.handle(*convert.verdicts_from_proto(message.verdicts))
 
 
 class FusionLinks:
@@ -261,7 +263,7 @@ class FusionLinks:
     def on_message(self, link: PeerLink, message: fusion_pb2.FuseResponse) -> None:
         assert link.peer is not None
         if message.HasField("trees"):
-            self._servicer.handle(convert.trees_from_proto(message.trees))
+            self._servicer.handle(*convert.trees_from_proto(message.trees))
         elif message.HasField("drafters"):
             self._servicer.drafters_changed(link.peer.peer_id, _identities(message.drafters))
 

@@ -1,0 +1,128 @@
+"""`python -m bench`: the mesh's strategies, and transformers beside them, on the inflated test bed, side by side.
+
+In every run each system serves each load once, in turn; a table gives medians over runs, and ratios to the mesh's own
+plain decoding in the same run. Also: overhead per round (ms), time of the scheduler's decisions, memory of the services
+without torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from bench.measuring import Baseline, Load, Measured, measure_mesh
+from bench.report import Report
+from bench.scheduler import measure as measure_scheduler
+from cosine.cli.demo import models
+from cosine.cli.demo.models import Prompt
+from cosine.cli.supervisor import Mesh, interrupt_main_task
+from cosine.client.async_client import AsyncClient
+from cosine.core.strategy import PRESETS
+
+LOADS = ((1, 0.0), (8, 0.0), (1, 1.0))
+ASSISTANT = "general"
+
+
+def parse() -> argparse.Namespace:
+    """Options of the benchmark."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--strategies", default="plain,cosine", help="comma-separated presets, or all")
+    parser.add_argument("--runs", type=int, default=5, help="runs over which medians are taken")
+    parser.add_argument("--prompts", type=int, default=1, help="held-out prompts per domain")
+    parser.add_argument("--tokens", type=int, default=96, help="new tokens per prompt")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the verifier, and of transformers")
+    parser.add_argument("--no-baselines", action="store_true", help="leave transformers out")
+    parser.add_argument("--json", type=Path, help="also write all figures here")
+    options = parser.parse_args()
+    names = list(PRESETS) if options.strategies == "all" else options.strategies.split(",")
+    if unknown := set(names) - PRESETS.keys():
+        parser.error(f"unknown strategies {', '.join(sorted(unknown))}; choose from {', '.join(PRESETS)}")
+    options.names = ["plain", *(name for name in names if name != "plain")]
+    return options
+
+
+async def run(options: argparse.Namespace, console: Console) -> Report:
+    """Boots mesh and baseline, lets them take turns, returns all figures."""
+    interrupt_main_task()
+    with console.status("preparing the models"):
+        spec = (await models.testbed_spec()).model_copy(update={"threads": options.threads})
+        prompts = models.testbed_prompts(spec.target, options.prompts)
+        assistant = spec.drafters[ASSISTANT]
+    report = Report(options.threads, options.tokens, len(prompts))
+    with console.status("starting the mesh"):
+        mesh = Mesh(spec)
+        await mesh.__aenter__()
+    baseline = None
+    try:
+        if not options.no_baselines:
+            baseline = await Baseline.start(spec.target, assistant, options.threads)
+        async with AsyncClient(mesh.gateway_address) as client:
+            await _warm_up(client, prompts, options.names)
+            await _all_runs(options, console, client, prompts, baseline, report)
+        report.memory_mb = {peer.role: _resident_mb(peer.pid) for peer in mesh.peers if peer.role in report.LEAN}
+    finally:
+        if baseline is not None:
+            await baseline.stop()
+        await mesh.__aexit__(None, None, None)
+    report.handle_times = measure_scheduler(64)
+    return report
+
+
+async def _warm_up(client: AsyncClient, prompts: list[Prompt], names: list[str]) -> None:
+    for name in names:
+        await measure_mesh(client, prompts, Load(1, 0.0, 24), name)
+
+
+async def _all_runs(
+    options: argparse.Namespace,
+    console: Console,
+    client: AsyncClient,
+    prompts: list[Prompt],
+    baseline: Baseline | None,
+    report: Report,
+) -> None:
+    loads = [Load(clients, temperature, options.tokens) for clients, temperature in LOADS]
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("measuring", total=options.runs * len(loads) * (len(options.names) + 2))
+
+        def note(load: Load, system: str, measured: Measured) -> None:
+            report.add(load, system, measured)
+            progress.advance(task)
+
+        for _ in range(options.runs):
+            for load in loads:
+                for name in options.names:
+                    note(load, name, await measure_mesh(client, prompts, load, name))
+                for assisted in (False, True):
+                    if baseline is not None and load.clients == 1:
+                        system = "transformers, assisted" if assisted else "transformers"
+                        note(load, system, await baseline.measure(prompts, load, assisted))
+
+
+def _resident_mb(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def main() -> None:
+    """Measures, prints, writes."""
+    options = parse()
+    console = Console()
+    report = asyncio.run(run(options, console))
+    for table in report.tables():
+        console.print(table)
+    for line in report.notes():
+        console.print(line, highlight=False)
+    if options.json is not None:
+        options.json.write_text(json.dumps(report.as_json(), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
