@@ -63,7 +63,10 @@ def plan_to_proto(command: ev.SendPlan) -> fusion_pb2.FuseRequest:
 
 def trees_from_proto(message: fusion_pb2.DraftedTrees) -> list[ev.Event]:
     """The trees of a plan."""
-    return [*(ev.TreeCame(message.round_id, _tree(result)) for result in message.results), ev.PlanDone(message.round_id)]
+    return [
+        *(ev.TreeCame(message.round_id, _tree(result)) for result in message.results),
+        ev.PlanDone(message.round_id),
+    ]
 
 
 def _tree(result: fusion_pb2.DraftedTree) -> DraftedTree:

@@ -1,0 +1,54 @@
+"""The life of a process that holds a model: load, warm up, greet, serve. Only the servicer differs between roles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from cosine.engine.base import Engine
+from cosine.engine.loading import open_engine
+from cosine.peer.desk import Desk
+from cosine.peer.membership import membership
+from cosine.peer.model_settings import ModelSettings
+from cosine.rpc.hello import Identity
+from cosine.rpc.server import Service, serve
+from cosine.rpc.telemetry import setup_logging
+
+
+class ModelServicer(Protocol):
+    """A gRPC servicer in front of a desk."""
+
+    @property
+    def desk(self) -> Desk[Any, Any]: ...
+
+
+async def serve_model(
+    settings: ModelSettings,
+    role: str,
+    make: Callable[[Engine, Identity], ModelServicer],
+    add_to_server: Callable[[Any, Any], None],
+    full_name: str,
+) -> None:
+    """Serves the model of the settings until told to stop. Raises a MeshError where it cannot be loaded."""
+    peer_id = settings.named(role)
+    setup_logging(settings.log_level, service=role, peer=peer_id)
+    engine = open_engine(settings.model, settings.engine_options(), settings.engine_limits())
+    engine.warm_up()
+    card = engine.card
+    identity = Identity(
+        role=role,
+        peer_id=peer_id,
+        model_id=card.model_id,
+        tokenizer_fingerprint=card.tokenizer_fingerprint,
+        vocab_size=card.vocab_size,
+        bounds=settings.bounds(card.tokens_max),
+    )
+    servicer = make(engine, identity)
+    service = Service(
+        identity,
+        [(add_to_server, servicer, full_name)],
+        load=lambda: servicer.desk.load,
+        background=[servicer.desk.work],
+        registrar=membership(settings, identity),
+    )
+    await serve(settings, service)
