@@ -26,6 +26,7 @@ class Admission:
     stop_token_ids: frozenset[int] = frozenset()
     strategy: str = ""
     deadline: float = 0.0
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +196,7 @@ class SendBatch:
     verifier: str
     batch_id: int
     items: tuple[BatchItem, ...]
+    traceparent: str = ""
 
 
 @dataclass(slots=True)

@@ -44,6 +44,7 @@ class Step:
     drafter: str
     step_id: int
     items: tuple[StepItem, ...]
+    round_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +251,9 @@ class Fusion:
     def _abandon(self, session_ids: set[str]) -> None:
         """Stops growing sessions whose trees nobody waits for: they are closed, or have a newer plan."""
         for round_ in self._rounds.values():
+            for growth in round_.growths:
+                if growth.item.session_id in session_ids:
+                    growth.session.tree = growth.grower.tree()
             round_.growths = [growth for growth in round_.growths if growth.item.session_id not in session_ids]
 
     # -- exchanges
@@ -275,7 +279,7 @@ class Fusion:
         return growth.depth < growth.item.depth and growth.tip_value >= growth.item.value_min
 
     def _step(self, round_: Round, drafter: str, items: Sequence[StepItem]) -> Step:
-        step = Step(drafter, self._next_step, tuple(items))
+        step = Step(drafter, self._next_step, tuple(items), round_.plan.round_id)
         self._next_step += 1
         round_.waiting[step.step_id] = (drafter, step.items)
         self._steps[step.step_id] = round_.plan.round_id

@@ -42,6 +42,7 @@ class DraftPlan:
     items: tuple[PlanItem, ...]
     fusion_interval: int = 1
     deadline_ms: float = 250.0
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,6 +245,7 @@ class Scheduler:
         rows = 0
         for live in seat.ready.values():
             need = min(len(live.tokens) - live.cached, config.prefill_chunk)
+            need += 0 if live.strategy.adaptive else len(live.tree)
             if taken and rows + need > config.batch_rows_max:
                 break
             taken.append(live)
@@ -258,16 +259,15 @@ class Scheduler:
             seat.trees[live.session_id] = tree
         seat.batch_id, seat.sent_at = self._new_id(), now
         seat.row_count = sum(len(item.token_ids) + len(item.tree) for item in items)
-        self._out.append(ev.SendBatch(seat.facts.peer_id, seat.batch_id, tuple(items)))
+        self._out.append(ev.SendBatch(seat.facts.peer_id, seat.batch_id, tuple(items), _traceparent(taken)))
 
-    def _affordable(self, taken: Sequence[Live], root_rows: int) -> list[TokenTree]:
-        """Each request's tree, those of adaptive strategies cut to what is worth its rows."""
+    def _affordable(self, taken: Sequence[Live], rows: int) -> list[TokenTree]:
+        """Each request's tree, those of adaptive strategies cut to what is worth its rows; `rows` are all others."""
         trees = [live.tree for live in taken]
-        fixed = sum(len(live.tree) for live in taken if not live.strategy.adaptive)
         chosen = [index for index, live in enumerate(taken) if live.strategy.adaptive and live.tree]
         if chosen:
             spent_ms = sum(taken[index].draft_ms for index in chosen) / len(chosen)
-            rows_max = max(0, self.config.batch_rows_max - root_rows - fixed) + len(chosen)
+            rows_max = max(0, self.config.batch_rows_max - rows) + len(chosen)
             kept = speculation.spend([trees[index] for index in chosen], self.pace, spent_ms, rows_max)
             for index, tree in zip(chosen, kept, strict=True):
                 trees[index] = tree
@@ -390,7 +390,7 @@ class Scheduler:
                 live.round_id, live.planned = round_id, len(live.tokens)
             self._rounds[round_id] = group
             self._alarm(now + (deadline_ms + self.config.deadline_grace) / 1000, f"round {round_id}")
-            plan = DraftPlan(round_id, cooperation, items, interval, deadline_ms)
+            plan = DraftPlan(round_id, cooperation, items, interval, deadline_ms, _traceparent(group))
             self._out.append(ev.SendPlan(fusion, plan))
 
     def _draft_deadline_ms(self, fresh: bool) -> float:
@@ -458,3 +458,8 @@ class Scheduler:
     def _new_id(self) -> int:
         self._next_id += 1
         return self._next_id - 1
+
+
+def _traceparent(group: Sequence[Live]) -> str:
+    """The trace a message of several requests belongs to: the first that is sampled."""
+    return next((live.admission.traceparent for live in group if live.admission.traceparent), "")

@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from cosine.engine.base import Engine
 from cosine.engine.worker import Worker
 from cosine.rpc.streams import Credits, Outbox
+from cosine.rpc.telemetry import Spans
 
 
 class SessionItem(Protocol):
@@ -31,10 +32,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Work(Generic[Item]):
-    """A work message: its id on its stream, and its items."""
+    """A work message: its id on its stream, its items, and the trace it belongs to."""
 
     work_id: int
     items: tuple[Item, ...]
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class Desk(Generic[Item, Result]):
         self._jobs: deque[_Job[Item]] = deque()
         self._arrived = asyncio.Event()
         self._sessions: set[str] = set()
+        self._spans = Spans()
 
     @property
     def load(self) -> int:
@@ -120,11 +123,14 @@ class Desk(Generic[Item, Result]):
             return
         items = [item for job in jobs for item in job.work.items]
         self._sessions.update(item.session_id for item in items)
+        for job in jobs:
+            self._spans.start(id(job), "forward", job.work.traceparent)
         results, seconds = await self._worker.run(lambda: self._timed(items))
         self._observe(items, results, seconds)
         done = iter(results)
         for job in jobs:
             own = [next(done) for _ in job.work.items]
+            self._spans.end(id(job))
             if job.stream is not None:
                 job.stream.answer(self.codec.answer(job.work.work_id, own, int(seconds * 1e6)))
 

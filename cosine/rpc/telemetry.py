@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Hashable
 
 import structlog
 from opentelemetry import trace
@@ -15,6 +16,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from prometheus_client import start_http_server
 
 TRACEPARENT = "traceparent"
+OPEN_SPANS_MAX = 256
 propagator = TraceContextTextMapPropagator()
 
 
@@ -61,6 +63,29 @@ def traceparent() -> str:
     carrier: dict[str, str] = {}
     propagator.inject(carrier)
     return carrier.get(TRACEPARENT, "")
+
+
+class Spans:
+    """Spans of work that is under way elsewhere, by key. Work that nobody finishes is forgotten past a bound."""
+
+    def __init__(self) -> None:
+        self._open: dict[Hashable, trace.Span] = {}
+
+    def start(self, key: Hashable, name: str, parent: str) -> str:
+        """Opens a span below `parent` and returns its own traceparent for the message; "" stays ""."""
+        if not parent:
+            return ""
+        while len(self._open) >= OPEN_SPANS_MAX:
+            self.end(next(iter(self._open)))
+        opened = self._open[key] = span(name, parent)
+        with trace.use_span(opened):
+            return traceparent()
+
+    def end(self, key: Hashable) -> None:
+        """Closes a span; an unknown key is no harm."""
+        opened = self._open.pop(key, None)
+        if opened is not None:
+            opened.end()
 
 
 def span(name: str, parent: str = "") -> trace.Span:

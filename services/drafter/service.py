@@ -45,7 +45,8 @@ def _observe(_items: Sequence[DraftItem], results: Sequence[DraftResult], second
 
 def _parse(message: pb.DraftRequest) -> Work[DraftItem] | Closing | None:
     if message.HasField("step"):
-        return Work(message.step.step_id, tuple(_item(item) for item in message.step.items))
+        step = message.step
+        return Work(step.step_id, tuple(_item(item) for item in step.items), step.traceparent)
     return Closing(tuple(message.close.session_ids)) if message.HasField("close") else None
 
 

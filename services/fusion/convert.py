@@ -16,6 +16,7 @@ def plan_from_proto(message: fusion_pb2.DraftPlan, round_id: int) -> DraftPlan:
         tuple(_item(item) for item in message.items),
         max(1, message.fusion_interval),
         message.deadline_ms,
+        message.traceparent,
     )
 
 
@@ -34,8 +35,8 @@ def _item(item: fusion_pb2.PlanItem) -> PlanItem:
     )
 
 
-def step_to_proto(step: Step) -> drafter_pb2.DraftRequest:
-    """One exchange's request to one drafter."""
+def step_to_proto(step: Step, traceparent: str) -> drafter_pb2.DraftRequest:
+    """One exchange's request to one drafter, in the trace of its plan."""
     items = [
         drafter_pb2.DraftItem(
             session_id=item.session_id,
@@ -49,7 +50,9 @@ def step_to_proto(step: Step) -> drafter_pb2.DraftRequest:
         )
         for item in step.items
     ]
-    return drafter_pb2.DraftRequest(step=drafter_pb2.DraftStep(step_id=step.step_id, items=items))
+    return drafter_pb2.DraftRequest(
+        step=drafter_pb2.DraftStep(step_id=step.step_id, items=items, traceparent=traceparent)
+    )
 
 
 def guess_from_proto(result: drafter_pb2.DraftResult) -> Guess:

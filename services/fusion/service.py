@@ -9,11 +9,12 @@ from typing import Any
 import grpc
 import structlog
 
-from cosine.core.fusion import Command, Fusion, Step
+from cosine.core.fusion import Command, Fusion, Step, Trees
 from cosine.core.tree import validate
 from cosine.rpc.hello import Identity
 from cosine.rpc.metrics import FUSION_SESSIONS, FUSION_STALE
 from cosine.rpc.streams import Credits, Outbox, PeerLink, accept
+from cosine.rpc.telemetry import Spans
 from cosine.v1 import drafter_pb2, types_pb2
 from cosine.v1 import fusion_pb2 as pb
 from cosine.v1.fusion_pb2_grpc import FusionServiceServicer
@@ -34,6 +35,8 @@ class FusionServicer(FusionServiceServicer):
         self._next_round = 1
         self._timer: asyncio.TimerHandle | None = None
         self._stale_seen = 0
+        self._spans = Spans()
+        self._traces: dict[int, str] = {}
 
     @property
     def load(self) -> int:
@@ -69,6 +72,7 @@ class FusionServicer(FusionServiceServicer):
         round_id = self._next_round
         self._next_round += 1
         self._rounds[round_id] = (stream, message.round_id)
+        self._traces[round_id] = self._spans.start(round_id, "fuse", message.traceparent)
         self._carry_out(self._core.plan(plan_from_proto(message, round_id), self._now()))
 
     def close(self, session_ids: Iterable[str]) -> None:
@@ -117,13 +121,19 @@ class FusionServicer(FusionServiceServicer):
             command = queue.pop(0)
             if isinstance(command, Step):
                 link = self._links.get(command.drafter)
-                if link is None or not link.send(step_to_proto(command)):
+                if link is None or not link.send(step_to_proto(command, self._traces.get(command.round_id, ""))):
                     queue += self._core.drafter_down(command.drafter, self._now())
-            elif command.round_id in self._rounds:
-                stream, round_id = self._rounds.pop(command.round_id)
-                stream.answer(trees_to_proto(round_id, command.results))
+            else:
+                self._finish(command)
         self._set_timer()
         FUSION_SESSIONS.set(self._core.session_count)
+
+    def _finish(self, trees: Trees) -> None:
+        self._traces.pop(trees.round_id, None)
+        self._spans.end(trees.round_id)
+        if trees.round_id in self._rounds:
+            stream, round_id = self._rounds.pop(trees.round_id)
+            stream.answer(trees_to_proto(round_id, trees.results))
 
     def _set_timer(self) -> None:
         if self._timer is not None:

@@ -29,10 +29,11 @@ def admission_from_proto(message: scheduler_pb2.AdmittedRequest, clock_offset: f
         frozenset(message.stop_token_ids),
         message.strategy,
         deadline,
+        message.traceparent,
     )
 
 
-def plan_to_proto(command: ev.SendPlan) -> fusion_pb2.FuseRequest:
+def plan_to_proto(command: ev.SendPlan, traceparent: str) -> fusion_pb2.FuseRequest:
     """A plan for fusion."""
     plan = command.plan
     items = [
@@ -56,6 +57,7 @@ def plan_to_proto(command: ev.SendPlan) -> fusion_pb2.FuseRequest:
             cooperation=f"COOPERATION_{plan.cooperation.name}",
             fusion_interval=plan.fusion_interval,
             deadline_ms=int(plan.deadline_ms),
+            traceparent=traceparent,
             items=items,
         )
     )
@@ -80,7 +82,7 @@ def _tree(result: fusion_pb2.DraftedTree) -> DraftedTree:
     )
 
 
-def batch_to_proto(command: ev.SendBatch) -> verifier_pb2.VerifyRequest:
+def batch_to_proto(command: ev.SendBatch, traceparent: str) -> verifier_pb2.VerifyRequest:
     """A batch for a verifier."""
     items = [
         verifier_pb2.VerifyItem(
@@ -94,7 +96,9 @@ def batch_to_proto(command: ev.SendBatch) -> verifier_pb2.VerifyRequest:
         )
         for item in command.items
     ]
-    return verifier_pb2.VerifyRequest(batch=verifier_pb2.VerifyBatch(batch_id=command.batch_id, items=items))
+    return verifier_pb2.VerifyRequest(
+        batch=verifier_pb2.VerifyBatch(batch_id=command.batch_id, items=items, traceparent=traceparent)
+    )
 
 
 def verdicts_from_proto(message: verifier_pb2.VerdictBatch) -> list[ev.Event]:

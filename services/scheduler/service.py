@@ -16,6 +16,7 @@ from cosine.core.scheduler import Scheduler
 from cosine.rpc.hello import Identity, check_same_tokenizer
 from cosine.rpc.metrics import SCHEDULER_HANDLE_SECONDS, SCHEDULER_LIVE
 from cosine.rpc.streams import Outbox, PeerLink, accept
+from cosine.rpc.telemetry import Spans
 from cosine.store.admission import AdmissionReader, Admitted
 from cosine.v1 import fusion_pb2, types_pb2, verifier_pb2
 from cosine.v1 import scheduler_pb2 as pb
@@ -44,6 +45,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._draining = False
+        self._spans = Spans()
 
     @property
     def load(self) -> int:
@@ -78,6 +80,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         """Gives the core events and carries out what it asks for."""
         now = asyncio.get_running_loop().time()
         for event in events:
+            self._end_span(event)
             start = time.perf_counter()
             commands = self._core.handle(event, now)
             SCHEDULER_HANDLE_SECONDS.observe(time.perf_counter() - start)
@@ -86,13 +89,21 @@ class SchedulerServicer(SchedulerServiceServicer):
         SCHEDULER_LIVE.set(self._core.live_count)
         self._changed.set()
 
+    def _end_span(self, event: ev.Event) -> None:
+        if isinstance(event, ev.BatchDone):
+            self._spans.end(event.batch_id)
+        elif isinstance(event, ev.PlanDone):
+            self._spans.end(event.round_id)
+
     def _carry_out(self, command: ev.Command) -> None:
         """A message that cannot be sent needs no repair here: the link's loss is an event of its own."""
         match command:
             case ev.SendBatch():
-                self._verifiers[command.verifier].send(convert.batch_to_proto(command))
+                trace = self._spans.start(command.batch_id, "verify", command.traceparent)
+                self._verifiers[command.verifier].send(convert.batch_to_proto(command, trace))
             case ev.SendPlan():
-                self._fusions[command.fusion].send(convert.plan_to_proto(command))
+                trace = self._spans.start(command.plan.round_id, "draft", command.plan.traceparent)
+                self._fusions[command.fusion].send(convert.plan_to_proto(command, trace))
             case ev.Progress():
                 outbox = self._gateways.get(command.gateway)
                 if outbox is not None:

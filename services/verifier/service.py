@@ -48,7 +48,8 @@ def _observe(items: Sequence[VerifyItem], verdicts: Sequence[Verdict], seconds: 
 
 def _parse(message: pb.VerifyRequest) -> Work[VerifyItem] | Closing | None:
     if message.HasField("batch"):
-        return Work(message.batch.batch_id, tuple(_item(item) for item in message.batch.items))
+        batch = message.batch
+        return Work(batch.batch_id, tuple(_item(item) for item in batch.items), batch.traceparent)
     return Closing(tuple(message.close.session_ids)) if message.HasField("close") else None
 
 
