@@ -1,0 +1,1 @@
+"""Parts of the transformers engine: slots, steps, attention, packing, picking and loading of Hugging Face models."""
