@@ -95,9 +95,7 @@ async def serve(settings: ServiceSettings, service: Service) -> None:
         await _drain(service, settings.grace_s)
     finally:
         await server.stop(0.2)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _end(tasks)
     log.info("stopped")
 
 
@@ -158,6 +156,16 @@ async def _until_stopped(stop: asyncio.Event, tasks: Sequence[asyncio.Future[Any
     waiter.cancel()
     for task in done:
         task.result()
+
+
+async def _end(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    """Cancels until all have ended: `asyncio.wait_for` of Python 3.11 can swallow a cancellation (gh-86296)."""
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=0.2)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _drain(service: Service, grace_s: float) -> None:

@@ -1,0 +1,1 @@
+"""`python -m cosine.cli.demo`: boots a whole mesh, streams prompts through it, compares it with plain decoding."""

@@ -1,0 +1,205 @@
+"""What a mesh on one machine consists of: `MeshSpec`, from flags or from a YAML file with the same keys.
+
+Checks form only (known keys, ranges, names); whether the parts exist and fit together is for `cosine.cli.checks`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from cosine.core.errors import BadRequest, NotFound
+from cosine.core.strategy import named
+
+GATEWAY_ADDRESS = "127.0.0.1:50050"
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+TESTBED_MODELS = PROJECT_ROOT / "testbed" / "models"
+PEER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+TAKEN_NAMES = re.compile(r"store|gateway|scheduler|fusion|verifier(-\d+)?")
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+Role = Literal["gateway", "scheduler", "fusion", "drafter", "verifier"]
+Option = str | int | float | bool
+
+
+class MeshSpec(BaseModel):
+    """A mesh on one machine. Every key is a flag of `cosine up` and a key of a mesh file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target: str = Field(description="the target: a folder, a hub id, or toy[:KEY=NUMBER,...]")
+    drafters: dict[str, str] = Field(default_factory=dict, description="drafters by name, each a model like the target")
+    dtype: Dtype = Field(
+        default="auto", description="the target's; auto on a CPU: bfloat16 where the CPU computes it, else float32"
+    )
+    drafter_dtype: Dtype = Field(default="auto", description="the drafters'; auto on a CPU: float32")
+    device: str = Field(default="auto", description="of all models: auto, cpu or cuda[:N]")
+    threads: Annotated[int, Field(ge=0, le=256)] = Field(
+        default=0, description="CPU threads of each verifier; 0: half of the machine's, shared among the verifiers"
+    )
+    drafter_threads: Annotated[int, Field(ge=1, le=256)] = Field(default=1, description="CPU threads of each drafter")
+    strategy: str = Field(default="cosine", description="strategy of requests that name none")
+    gateway: str = Field(
+        default=GATEWAY_ADDRESS, description="HOST:PORT the gateway listens on; port 0 takes a free one"
+    )
+    redis: str = Field(
+        default="", description="URL of a Redis (7.0 or later) or Valkey (env COSINE_REDIS_URL); empty: embedded"
+    )
+    mesh: str = Field(
+        default="mesh", description="name of the mesh; meshes with different names share one Redis in peace"
+    )
+    verifiers: Annotated[int, Field(ge=1, le=64)] = Field(default=1, description="how many verifiers")
+    sessions: Annotated[int, Field(ge=1)] = Field(default=64, description="requests in work at once")
+    tokens: Annotated[int, Field(ge=16)] = Field(
+        default=2048, description="tokens of one request, prompt and output, at most"
+    )
+    new_tokens: Annotated[int, Field(ge=1)] = Field(default=1024, description="tokens of one generation at most")
+    pace: str = Field(
+        default="", description="BASE_MS[,ROW_MS[,KILOTOKEN_MS]] of a verifier: take as long as other hardware"
+    )
+    drafter_pace: str = Field(default="", description="the same for drafters")
+    log_level: LogLevel = Field(default="info", description="how much the peers write to their logs")
+    grace_s: Annotated[float, Field(gt=0)] = Field(
+        default=10.0, description="seconds to finish running work when stopped"
+    )
+    start_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        default=300.0, description="seconds until every peer must be ready"
+    )
+    options: dict[Role, dict[str, Option]] = Field(
+        default_factory=dict, description="further flags of the services by role, for example gateway: {waiting_max: 8}"
+    )
+
+    @field_validator("drafters")
+    @classmethod
+    def _drafters_named(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if not PEER_ID.fullmatch(name) or TAKEN_NAMES.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} cannot name a drafter; take up to 64 of A-Z a-z 0-9 . _ - and no other role"
+                )
+        return value
+
+    @field_validator("gateway")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise ValueError(f"{value!r} is not HOST:PORT, for example {GATEWAY_ADDRESS}")
+        return value
+
+    @field_validator("strategy")
+    @classmethod
+    def _known_strategy(cls, value: str) -> str:
+        try:
+            return named(value).name
+        except BadRequest as error:
+            raise ValueError(error.message) from error
+
+
+def read_spec(path: Path | None, flags: Mapping[str, Any]) -> MeshSpec:
+    """The mesh of a file (if any) and the flags given, which win; the test bed where neither names a target.
+
+    Raises NotFound or BadRequest, naming the file or flag and the key.
+    """
+    from_file = _read_file(path) if path is not None else {}
+    given = {**_read_environment(), **from_file, **flags}
+    if "target" not in given and "drafters" not in given:
+        given = {**read_testbed(), **given}
+    try:
+        return MeshSpec(**given)
+    except ValidationError as error:
+        raise _explain(error, path, from_file.keys() - flags.keys()) from error
+
+
+def read_testbed(folder: Path = TESTBED_MODELS) -> dict[str, Any]:
+    """Target and drafters of the project's test bed. Raises NotFound where it is not there."""
+    drafters = {path.name.removeprefix("drafter-"): str(path) for path in sorted(folder.glob("drafter-*"))}
+    if not (folder / "target" / "config.json").is_file() or not drafters:
+        raise NotFound(
+            "NO_TESTBED", f"there is no test bed in {folder}; name models with --target and --drafter NAME=MODEL"
+        )
+    return {"target": str(folder / "target"), "drafters": drafters}
+
+
+def parse_drafters(pairs: list[str]) -> dict[str, str]:
+    """NAME=MODEL pairs of flags. Raises BadRequest where one is no pair or a name comes twice."""
+    drafters: dict[str, str] = {}
+    for pair in pairs:
+        name, separator, source = pair.partition("=")
+        if not separator or not name or not source:
+            raise BadRequest("DRAFTER", f"--drafter {pair!r} is not NAME=MODEL, for example code=models/drafter-code")
+        if name in drafters:
+            raise BadRequest("DUPLICATE_DRAFTER", f"two drafters are named {name!r}; give each a name of its own")
+        drafters[name] = source
+    return drafters
+
+
+def _read_environment() -> dict[str, Any]:
+    """A URL with a password is better not written into a file or a command line."""
+    url = os.environ.get("COSINE_REDIS_URL")
+    return {"redis": url} if url else {}
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+    except OSError as error:
+        raise NotFound("MESH_FILE", f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadRequest("MESH_FILE", f"{path}: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise BadRequest("MESH_FILE", f"{path}: a mesh file is a mapping with keys like target and drafters")
+    return _resolve_paths({str(key): value for key, value in content.items()}, path.parent)
+
+
+def _resolve_paths(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Model folders beside the file may be named relative to it."""
+
+    def resolve(source: Any) -> Any:
+        beside = folder / str(source)
+        return str(beside) if isinstance(source, str) and source and beside.is_dir() else source
+
+    drafters = content.get("drafters")
+    if isinstance(drafters, dict):
+        content["drafters"] = {name: resolve(source) for name, source in drafters.items()}
+    if "target" in content:
+        content["target"] = resolve(content["target"])
+    return content
+
+
+def _explain(error: ValidationError, path: Path | None, keys_of_file: set[str]) -> BadRequest:
+    """The first thing wrong, with the file or flag it is in."""
+    first = error.errors()[0]
+    key = str(first["loc"][0])
+    place = f"{path}: {'.'.join(str(part) for part in first['loc'])}" if key in keys_of_file else _flag(key)
+    if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+        known = ", ".join(MeshSpec.model_fields)
+        return BadRequest("UNKNOWN_KEY", f"{place} is no key of a mesh; the keys are {known}")
+    if first["type"] == "missing":
+        return BadRequest("NO_TARGET", f"{path or 'the command'} names drafters but no {key}; add {_flag(key)} MODEL")
+    message = first["msg"].removeprefix("Value error, ")
+    return BadRequest("MESH_SPEC", f"{place}: {message}")
+
+
+def _flag(key: str) -> str:
+    return "--drafter" if key == "drafters" else "--" + key.replace("_", "-")
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which a key that comes twice is an error, not the last one's victory."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.YAMLError(f"key {key!r} comes twice, the second time in line {key_node.start_mark.line + 1}")
+            seen.add(key)
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,136 @@
+"""From a mesh to its processes: which, with which flags and environment, in which order they stop."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from cosine.cli.meshfile import PROJECT_ROOT, MeshSpec
+from cosine.core.errors import NotFound
+from cosine.text.tokenizer import is_toy
+
+STOP_ORDER = ("gateway", "scheduler", "fusion", "drafter", "verifier", "store")
+# Settings that belong to one peer; from the supervisor's own environment they would reach all of them.
+ONE_PEERS_OWN = {
+    f"COSINE_{name}" for name in ("LISTEN", "ADVERTISE", "PEER_ID", "MODEL", "METRICS_LISTEN", "REDIS_URL")
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One process: `python -m module --listen (or --port) ... arguments`."""
+
+    role: str
+    peer_id: str
+    module: str
+    listen: str
+    arguments: tuple[str, ...] = ()
+    threads: int = 1
+
+    def command(self, address: str) -> list[str]:
+        """The command line; `address` is where an earlier process of this peer listened, or empty."""
+        if self.role == "store":
+            place = ["--port", (address or self.listen).rpartition(":")[2]]
+        else:
+            place = ["--peer-id", self.peer_id, "--listen", address or self.listen]
+        return [sys.executable, "-m", self.module, *place, *self.arguments]
+
+
+STORE = Plan("store", "store", "cosine.cli.embedded_store", "127.0.0.1:0")
+
+
+def roster(spec: MeshSpec) -> list[Plan]:
+    """All peers of a mesh; the embedded store is not among them. Raises NotFound where the services are missing."""
+    if find_spec("services") is None and not (PROJECT_ROOT / "services").is_dir():
+        raise NotFound("SERVICES_NOT_FOUND", f"there is no package `services` in {PROJECT_ROOT}; run from a checkout")
+    shared = {"mesh": spec.mesh, "log_level": spec.log_level, "grace_s": spec.grace_s}
+    gateway = {"model": spec.target, "default_strategy": spec.strategy, "new_tokens_max": spec.new_tokens}
+    scheduler = {"strategy": spec.strategy, "live_max": spec.sessions}
+    verifiers = [f"verifier-{index}" for index in range(spec.verifiers)] if spec.verifiers > 1 else ["verifier"]
+
+    def plan(
+        role: str, peer_id: str, options: Mapping[str, object], listen: str = "127.0.0.1:0", threads: int = 1
+    ) -> Plan:
+        extra = spec.options.get(role, {})  # type: ignore[call-overload]
+        arguments = _flags({**shared, **options, **extra})
+        return Plan(role, peer_id, f"services.{role}", listen, arguments, threads)
+
+    threads = verifier_threads(spec)
+    return [
+        plan("gateway", "gateway", gateway, spec.gateway),
+        plan("scheduler", "scheduler", scheduler),
+        plan("fusion", "fusion", {}),
+        *(
+            plan("drafter", name, _drafter(spec, source), threads=spec.drafter_threads)
+            for name, source in spec.drafters.items()
+        ),
+        *(plan("verifier", name, _verifier(spec, threads), threads=threads) for name in verifiers),
+    ]
+
+
+def _drafter(spec: MeshSpec, source: str) -> dict[str, object]:
+    device = _device(spec.device)
+    dtype = "float32" if (spec.drafter_dtype, device) == ("auto", "cpu") else spec.drafter_dtype
+    return _model(spec, source, device, dtype) | {"threads": spec.drafter_threads, "pace": spec.drafter_pace}
+
+
+def _verifier(spec: MeshSpec, threads: int) -> dict[str, object]:
+    options = _model(spec, spec.target, _device(spec.device), target_dtype(spec))
+    return options | {"threads": threads, "pace": spec.pace}
+
+
+def target_dtype(spec: MeshSpec) -> str:
+    """What the target computes in; "auto" where that is for the checkpoint to say, on a GPU."""
+    return cpu_dtype() if (spec.dtype, _device(spec.device)) == ("auto", "cpu") else spec.dtype
+
+
+def _model(spec: MeshSpec, source: str, device: str, dtype: str) -> dict[str, object]:
+    limits = {"sessions_max": spec.sessions, "tokens_max": spec.tokens}
+    return {"model": source, "device": device, "dtype": dtype, **limits}
+
+
+def verifier_threads(spec: MeshSpec) -> int:
+    """Threads of each verifier: as asked for, or half of the CPUs we may use, shared; toys need one."""
+    return 1 if is_toy(spec.target) else spec.threads or max(1, cpu_count() // 2 // spec.verifiers)
+
+
+def cpu_count() -> int:
+    """CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_dtype(cpu_info: Path = Path("/proc/cpuinfo")) -> str:
+    """bfloat16 where this CPU multiplies it in hardware, float32 elsewhere (there it would be slower, not faster)."""
+    try:
+        known = cpu_info.read_text(encoding="utf-8", errors="replace").split()
+    except OSError:
+        return "float32"
+    return "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(known) else "float32"
+
+
+def _device(device: str) -> str:
+    if device != "auto":
+        return device
+    return "cuda" if Path("/dev/nvidiactl").exists() else "cpu"
+
+
+def _flags(options: Mapping[str, object]) -> tuple[str, ...]:
+    flags: list[str] = []
+    for name, value in options.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        if text:
+            flags.append(f"--{name.replace('_', '-')}={text}")
+    return tuple(flags)
+
+
+def environment(threads: int, redis_url: str) -> dict[str, str]:
+    """A peer's environment: our own, thread counts, the way to the project, the store (its URL may hold a password)."""
+    inherited = {key: value for key, value in os.environ.items() if key not in ONE_PEERS_OWN}
+    counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    path = os.pathsep.join(filter(None, (str(PROJECT_ROOT), os.environ.get("PYTHONPATH", ""))))
+    passive = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+    return {**inherited, **counts, **passive, "PYTHONPATH": path, "COSINE_REDIS_URL": redis_url}

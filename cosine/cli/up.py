@@ -1,0 +1,142 @@
+"""Starts a mesh on this machine - store, gateway, scheduler, fusion, drafters, verifiers - and keeps it running until
+Ctrl-C or SIGTERM. Without --target and --mesh-file it runs the project's test bed."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_origin
+
+from cosine.cli.checks import check
+from cosine.cli.keeper import Peer
+from cosine.cli.meshfile import MeshSpec, parse_drafters, read_spec
+from cosine.cli.supervisor import Mesh, interrupt_main_task
+from cosine.core.errors import BadRequest
+from cosine.rpc.settings import mask
+
+ONLY_IN_FILES = ("options",)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One flag per key of a mesh, and four of the command's own."""
+    parser.add_argument("--mesh-file", type=Path, metavar="FILE", help="YAML file with the same keys; flags win")
+    parser.add_argument(
+        "--ready-file", type=Path, metavar="FILE", help="written once all peers serve: JSON of all peers"
+    )
+    parser.add_argument(
+        "--log-dir", type=Path, metavar="DIR", help="one log file per peer; default: a temporary folder"
+    )
+    for name, field in MeshSpec.model_fields.items():
+        if name == "drafters":
+            parser.add_argument(
+                "--drafter", action="append", metavar="NAME=MODEL", help="a drafter; give one flag each"
+            )
+        elif name not in ONLY_IN_FILES:
+            default = "" if field.is_required() or field.default == "" else f" (default: {field.default})"
+            parser.add_argument(
+                _flag(name), dest=name, metavar=_metavar(field.annotation), help=f"{field.description}{default}"
+            )
+
+
+async def run(arguments: argparse.Namespace) -> int:
+    """Runs until a signal comes; raises the MeshError of a mesh that cannot start."""
+    spec = read_spec(arguments.mesh_file, given(arguments))
+    await check(spec)
+    mesh = Mesh(spec, arguments.log_dir or Path(tempfile.mkdtemp(prefix="cosine-mesh-")))
+    reporter = Reporter(mesh, arguments.ready_file)
+    mesh.on_change = reporter.note
+    interrupt_main_task()
+    try:
+        async with mesh:
+            reporter.all_ready()
+            await mesh.run()
+    except asyncio.CancelledError:
+        print("stopped", flush=True)
+        return 0 if reporter.is_complete else 130
+    finally:
+        reporter.close()
+    return 0
+
+
+def given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The keys of a mesh that flags name."""
+    flags = {name: value for name in MeshSpec.model_fields if (value := getattr(arguments, name, None)) is not None}
+    if arguments.drafter:
+        flags["drafters"] = parse_drafters(arguments.drafter)
+    return flags
+
+
+class Reporter:
+    """Says on standard output what becomes of the peers, and keeps the ready file true."""
+
+    def __init__(self, mesh: Mesh, ready_file: Path | None) -> None:
+        self.is_complete = False
+        self._mesh = mesh
+        self._ready_file = ready_file
+        if ready_file is not None and not ready_file.absolute().parent.is_dir():
+            raise BadRequest("READY_FILE", f"--ready-file: there is no folder {ready_file.absolute().parent}")
+
+    def note(self, peer: Peer) -> None:
+        """A peer has changed."""
+        name = f"{peer.role:<10} {peer.peer_id:<16}"
+        if peer.state == "serving":
+            again = f" (again, pid {peer.pid})" if peer.restart_count else ""
+            print(f"{name} ready at {peer.address}{again}", flush=True)
+        elif peer.state == "down":
+            print(f"{name} died; starting it again, see {peer.log_path}", flush=True)
+        if self.is_complete and peer.is_serving:
+            self._write()
+
+    def all_ready(self) -> None:
+        """Every peer serves."""
+        self.is_complete = True
+        self._write()
+        address = self._mesh.gateway_address
+        print(f"mesh is up: gateway {address}, logs in {self._mesh.log_dir}; Ctrl-C stops it", flush=True)
+        print(f'try: cosine generate --address {address} "def "', flush=True)
+
+    def close(self) -> None:
+        """The mesh is gone, so is its ready file."""
+        if self._ready_file is not None and self.is_complete:
+            self._ready_file.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        if self._ready_file is None:
+            return
+        content = {
+            "gateway": self._mesh.gateway_address,
+            "redis": mask(self._mesh.redis_url),
+            "pid": os.getpid(),
+            "log_dir": str(self._mesh.log_dir),
+            "peers": [asdict(peer) for peer in self._mesh.peers],
+        }
+        write_atomically(self._ready_file, json.dumps(content, indent=1) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Readers see the old file or the new one, never half of one."""
+    number, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(number, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(name, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _metavar(annotation: Any) -> str:
+    if get_origin(annotation) is not None:
+        return "{" + ",".join(str(choice) for choice in annotation.__args__) + "}"
+    return {int: "N", float: "SECONDS"}.get(annotation, "TEXT")
