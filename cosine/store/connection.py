@@ -6,6 +6,7 @@ meshes with different names share one Redis. What the keys hold is for the other
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,10 +62,20 @@ class Store:
 
     @contextmanager
     def reaching(self) -> Iterator[None]:
-        """Turns every way in which Redis can be away into Unavailable, which names it and says what to do."""
+        """Turns every way in which Redis can be away into Unavailable, which names it and says what to do.
+
+        Around awaits only. A cancellation that comes while redis-py writes is lost in `asyncio.wait_for` before
+        Python 3.12; the task still counts it, so it is raised here.
+        """
+        task = asyncio.current_task()
+        cancellations = task.cancelling() if task is not None else 0
         try:
             yield
+            if task is not None and task.cancelling() > cancellations:
+                raise asyncio.CancelledError
         except AWAY as error:
+            if task is not None and task.cancelling() > cancellations:
+                raise asyncio.CancelledError from error
             hint = "check user and password in the URL" if isinstance(error, AuthenticationError) else "check redis_url"
             raise Unavailable(
                 "STORE_UNREACHABLE",

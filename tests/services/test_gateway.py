@@ -142,14 +142,16 @@ async def running(store: Store, connect: bool = True, **settings: Any) -> AsyncI
     record = await mesh.scheduler.start()
     if connect:
         await mesh.registry.register(record)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        mesh.stub = GatewayServiceStub(channel)
-        yield mesh
-    await server.stop(0)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await mesh.scheduler.stop()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            mesh.stub = GatewayServiceStub(channel)
+            yield mesh
+    finally:
+        await server.stop(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await mesh.scheduler.stop()
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from cosine.core.errors import BadRequest, Unavailable
@@ -31,3 +33,18 @@ async def test_keys_of_a_mesh_share_a_hash_tag() -> None:
     store = Store("redis://127.0.0.1:1", "blue")
     assert store.key("once", "r", "1") == "cosine:{blue}:once:r:1"
     await store.close()
+
+
+async def test_a_cancellation_is_never_lost_however_far_a_command_is(store: Store) -> None:
+    for step_count in range(1, 100):
+        fresh = Store(store.url)
+        pinging = asyncio.create_task(fresh.ping())
+        for _ in range(step_count):
+            await asyncio.sleep(0)
+        ended = pinging.done()
+        pinging.cancel()
+        await asyncio.wait([pinging])
+        await fresh.close()
+        assert pinging.cancelled() is not ended
+        if ended:
+            return
