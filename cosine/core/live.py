@@ -9,7 +9,7 @@ from enum import Enum
 from cosine.core.events import Admission, BatchItem, Figures
 from cosine.core.plan import PlanItem
 from cosine.core.routing import Route
-from cosine.core.speculation import Switch
+from cosine.core.speculation import HitRate
 from cosine.core.strategy import Strategy
 from cosine.core.tree import EMPTY, TokenTree
 
@@ -43,7 +43,9 @@ class Live:
     tree: TokenTree = EMPTY
     round_start: float = 0.0
     draft_ms: float = 0.0
-    switch: Switch = field(default_factory=Switch)
+    promised: float = 0.0
+    depth: int = 0
+    hit_rate: HitRate = field(default_factory=HitRate)
     figures: Figures = field(default_factory=Figures)
 
     @property
@@ -85,7 +87,7 @@ class Live:
             admission.prompt_length,
         )
 
-    def plan_item(self, value_min: float) -> PlanItem:
+    def plan_item(self, beam: int, value_min: float) -> PlanItem:
         """What fusion is asked next."""
         strategy = self.strategy
         left = self.admission.max_new_tokens - self.output_count
@@ -94,9 +96,9 @@ class Live:
             self.planned,
             tuple(self.tokens[self.planned :]),
             self.drafters,
-            max(1, min(strategy.depth, left - 1)),
+            max(1, min(self.depth, left - 1)),
             strategy.width,
-            strategy.beam,
+            beam,
             strategy.node_budget,
             value_min,
             self.admission.sampling,

@@ -1,8 +1,9 @@
-"""Which drafters work on a request: an average of accepted tokens per drafter and request, with exploration.
+"""Which drafters work on a request: how often each one's next token was right there, with exploration.
 
-A drafter's credit in a round is the number of committed tokens in a row, from the root, that it proposed. While a
-request's acceptance length is below `EXPLORE_BELOW` its untried and rarely tried drafters get a bonus (CoSine's
-exploration); above it the best scores win. Requests start from what each drafter achieved on all requests so far.
+After a verdict every drafter that took part is judged along the committed path from the root: a hit per committed token
+it proposed, and a miss where it first did not. Old rounds fade. A request starts from what each drafter achieved on all
+requests so far; while its best drafter is right less often than `EXPLORE_BELOW`, rarely tried ones get a bonus
+(CoSine's exploration), above that the best rates win.
 """
 
 from __future__ import annotations
@@ -11,34 +12,44 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-EXPLORE_BELOW = 2.5
-BONUS = 1.0
-FADE = 0.75
+EXPLORE_BELOW = 0.6
+BONUS = 0.25
+FADE = 0.8
+PRIOR_TRIES = 1.5
 SHARED_FADE = 0.98
-FIRST_GUESS = 2.0
+FIRST_GUESS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """One drafter's part in one verdict: committed tokens in a row that it proposed, out of how many tries."""
+
+    hits: int
+    tries: int
 
 
 @dataclass(slots=True)
 class Score:
-    """A faded average of credits, and how many rounds it rests on."""
+    """Faded hits and tries of one drafter in one request."""
 
-    mean: float
-    tried: int = 0
+    hits: float = 0.0
+    tries: float = 0.0
 
 
 @dataclass(slots=True)
 class SharedScores:
-    """What drafters achieved over all requests: the prior of a new one."""
+    """How often each drafter was right over all requests: the prior of a new one."""
 
-    means: dict[str, float] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
 
     def prior(self, drafter: str) -> float:
-        """Expected credit of a drafter in a request nothing is known of."""
-        return self.means.get(drafter, FIRST_GUESS)
+        """Expected hit rate of a drafter in a request nothing is known of."""
+        return self.rates.get(drafter, FIRST_GUESS)
 
-    def note(self, drafter: str, credit: float) -> None:
+    def note(self, drafter: str, credit: Credit) -> None:
         """One round of any request."""
-        self.means[drafter] = SHARED_FADE * self.prior(drafter) + (1 - SHARED_FADE) * credit
+        if credit.tries:
+            self.rates[drafter] = SHARED_FADE * self.prior(drafter) + (1 - SHARED_FADE) * credit.hits / credit.tries
 
 
 @dataclass(slots=True)
@@ -48,47 +59,44 @@ class Route:
     shared: SharedScores
     scores: dict[str, Score] = field(default_factory=dict)
     round_count: int = 0
-    acceptance: float = 0.0
+
+    def rate(self, drafter: str) -> float:
+        """Estimated hit rate of a drafter in this request."""
+        score = self.scores.get(drafter, Score())
+        return (score.hits + PRIOR_TRIES * self.shared.prior(drafter)) / (score.tries + PRIOR_TRIES)
 
     def choose(self, drafters: Sequence[str], count: int, first_count: int = 0) -> tuple[str, ...]:
         """The `count` best of the drafters that are up, best first; equal scores in the order of their names.
 
         A request's first round takes `first_count` instead, so that one verdict says something of each.
         """
-        exploring = self.acceptance < EXPLORE_BELOW
         if self.round_count == 0:
             count = max(count, first_count)
+        rates = {drafter: self.rate(drafter) for drafter in drafters}
+        if max(rates.values(), default=0.0) < EXPLORE_BELOW:
+            rates = {drafter: rate + self._bonus(drafter) for drafter, rate in rates.items()}
+        return tuple(sorted(drafters, key=lambda drafter: (-rates[drafter], drafter))[:count])
 
-        def rank(drafter: str) -> tuple[float, str]:
-            score = self.scores.get(drafter)
-            if score is None:
-                return (-(self.shared.prior(drafter) + BONUS), drafter)
-            bonus = BONUS * math.sqrt(math.log(1 + self.round_count) / score.tried) if exploring else 0.0
-            return (-(score.mean + bonus), drafter)
+    def _bonus(self, drafter: str) -> float:
+        tries = self.scores[drafter].tries if drafter in self.scores else 0.0
+        return BONUS * math.sqrt(math.log(2 + self.round_count) / (1.0 + tries))
 
-        return tuple(sorted(drafters, key=rank)[:count])
-
-    def note(self, credits: Mapping[str, int], committed_count: int) -> None:
-        """The outcome of one round: tokens committed, and every taking-part drafter's credit."""
+    def note(self, credits: Mapping[str, Credit]) -> None:
+        """The outcome of one round for every drafter that took part."""
         self.round_count += 1
-        self.acceptance = (
-            committed_count if self.round_count == 1 else (FADE * self.acceptance + (1 - FADE) * committed_count)
-        )
         for drafter, credit in credits.items():
-            score = self.scores.setdefault(drafter, Score(self.shared.prior(drafter)))
-            score.mean = FADE * score.mean + (1 - FADE) * credit
-            score.tried += 1
+            score = self.scores.setdefault(drafter, Score())
+            score.hits = FADE * score.hits + credit.hits
+            score.tries = FADE * score.tries + credit.tries
             self.shared.note(drafter, credit)
 
 
-def credits(drafters: Sequence[str], accepted_proposers: Sequence[int]) -> dict[str, int]:
-    """Per drafter of a plan, how many accepted nodes in a row from the root it proposed (bit i is drafter i)."""
-    result: dict[str, int] = {}
+def credits(drafters: Sequence[str], accepted_proposers: Sequence[int], depth: int) -> dict[str, Credit]:
+    """Every drafter's part in a verdict on a tree `depth` deep, from the proposers of its accepted nodes, root down."""
+    result: dict[str, Credit] = {}
     for bit, drafter in enumerate(drafters):
-        count = 0
-        for proposers in accepted_proposers:
-            if not proposers >> bit & 1:
-                break
-            count += 1
-        result[drafter] = count
+        hits = 0
+        while hits < len(accepted_proposers) and accepted_proposers[hits] >> bit & 1:
+            hits += 1
+        result[drafter] = Credit(hits, min(depth, hits + 1))
     return result

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cosine.core import events as ev
@@ -19,9 +19,9 @@ from cosine.core import routing, speculation
 from cosine.core.errors import BadRequest, Expired, MeshError, Unavailable
 from cosine.core.live import Live, Phase
 from cosine.core.plan import DraftedTree, DraftPlan
-from cosine.core.speculation import Pace
-from cosine.core.strategy import Choice, named
-from cosine.core.tree import EMPTY, TokenTree
+from cosine.core.speculation import Offer, Pace, Shape
+from cosine.core.strategy import Choice, Strategy, named
+from cosine.core.tree import EMPTY, TokenTree, depths
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,18 @@ class Seat:
     sessions: set[str] = field(default_factory=set)
 
 
+@dataclass(frozen=True, slots=True)
+class Drafting:
+    """A plan under way: who drafts, since when, how much, and how long that should take. In a fresh one drafters read
+    a whole context first, so its time says nothing."""
+
+    group: list[Live]
+    sent_at: float
+    work: float
+    predicted_ms: float
+    fresh: bool
+
+
 class Scheduler:
     """The machine. `now` is in seconds on any clock that only goes forward."""
 
@@ -67,9 +79,10 @@ class Scheduler:
         self._seatless: OrderedDict[str, Live] = OrderedDict()
         self._fusions: dict[str, tuple[str, ...]] = {}
         self._to_draft: list[Live] = []
-        self._rounds: dict[int, list[Live]] = {}
+        self._rounds: dict[int, Drafting] = {}
         self._alarms: list[tuple[float, int, str]] = []
         self._next_id = 1
+        self._trials = speculation.Trials()
         self._out: list[ev.Command] = []
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             ev.RequestCame: self._request_came,
@@ -102,8 +115,8 @@ class Scheduler:
         first_alarm = self._alarms[0][0] if self._alarms else None
         self._handlers[type(event)](event, now)
         if not isinstance(event, ev.TreeCame | ev.VerdictCame):
-            self._seat_all(now)
             self._send_plans(now)
+            self._seat_all(now)
             self._send_batches(now)
         if self._alarms and (isinstance(event, ev.Tick) or self._alarms[0][0] != first_alarm):
             self._out.append(ev.WakeAt(self._alarms[0][0]))
@@ -125,6 +138,7 @@ class Scheduler:
             return
         session_id = f"{self.config.session_prefix}-{self._new_id()}"
         live = Live(admission, session_id, strategy, routing.Route(self._shared), list(admission.token_ids), now)
+        live.hit_rate = speculation.HitRate(self.pace.hit_rate)
         live.figures.strategy = strategy.name
         self._live[session_id] = live
         self._by_request[admission.request_id] = live
@@ -236,8 +250,20 @@ class Scheduler:
 
     def _send_batches(self, now: float) -> None:
         for seat in self._seats.values():
-            if seat.ready and not seat.batch:
+            if seat.ready and not seat.batch and not self._worth_waiting(seat, now):
                 self._send_batch(seat, now)
+
+    def _worth_waiting(self, seat: Seat, now: float) -> bool:
+        """True while drafts are due sooner than the fixed part of a forward pass takes: what is verified together pays
+        that part once. A draft that is late by as much as it was predicted to take is waited for no longer."""
+        for drafting in self._rounds.values():
+            if any(live.verifier == seat.facts.peer_id for live in drafting.group):
+                due_ms = (drafting.sent_at - now) * 1000 + drafting.predicted_ms
+                patience_end = drafting.sent_at + drafting.predicted_ms / 500
+                if now < patience_end and due_ms < self.pace.verify.base_ms:
+                    self._alarm(patience_end, "wait")
+                    return True
+        return False
 
     def _send_batch(self, seat: Seat, now: float) -> None:
         config = self.config
@@ -326,7 +352,7 @@ class Scheduler:
             committed,
             logprobs=verdict.logprobs[: len(committed)],
             finish=finish,
-            figures=live.figures if finish else None,
+            figures=live.figures,
         )
         if finish:
             self._forget(live)
@@ -337,11 +363,15 @@ class Scheduler:
         count = len(verdict.token_ids)
         self.pace.note_round(count, round_ms)
         if not tree:
+            live.hit_rate.note(0, 0)
             return
         proposers = [tree.proposers[node] for node in verdict.nodes]
-        live.route.note(routing.credits(live.drafters, proposers), count)
-        if live.strategy.adaptive:
-            live.switch.note(count, round_ms, self.pace.verify.predict(batch_size))
+        depth = max(depths(tree))
+        live.route.note(routing.credits(live.drafters, proposers, depth))
+        live.hit_rate.note(len(verdict.nodes), depth)
+        self.pace.hit_rate += speculation.SHARED_RATE * (live.hit_rate.value - self.pace.hit_rate)
+        if live.promised:
+            self.pace.note_promise(live.promised, count)
 
     # -- drafting
 
@@ -360,45 +390,78 @@ class Scheduler:
         if live.fusion not in self._fusions or not self._fusions[live.fusion]:
             live.fusion = next((name for name, drafters in self._fusions.items() if drafters), "")
             live.planned = 0
-        if not live.fusion or (strategy.adaptive and not live.switch.speculate()):
-            return False
-        live.drafters = self._choose(live, self._fusions[live.fusion])
-        return True
+        return bool(live.fusion)
 
-    def _choose(self, live: Live, drafters: tuple[str, ...]) -> tuple[str, ...]:
+    def _choose(self, live: Live, drafters: tuple[str, ...], count: int) -> tuple[str, ...]:
         strategy = live.strategy
         if strategy.choice is Choice.ROUTED:
-            return live.route.choose(drafters, strategy.drafter_count, strategy.first_count)
-        return drafters[: 1 if strategy.choice is Choice.FIRST else min(64, strategy.drafter_count)]
+            return live.route.choose(drafters, count, strategy.first_count)
+        return drafters[: 1 if strategy.choice is Choice.FIRST else min(64, count)]
 
     def _send_plans(self, now: float) -> None:
-        """One plan per fusion and way of cooperation, for all requests that want to draft."""
+        """One plan per fusion and strategy, for all requests that want to draft."""
         if not self._to_draft:
             return
-        groups: dict[tuple[str, Any, int], list[Live]] = {}
+        groups: dict[tuple[str, str], list[Live]] = {}
         for live in self._to_draft:
-            key = (live.fusion, live.strategy.cooperation, live.strategy.fusion_interval)
-            groups.setdefault(key, []).append(live)
+            groups.setdefault((live.fusion, live.strategy.name), []).append(live)
         self._to_draft = []
-        for (fusion, cooperation, interval), group in groups.items():
-            round_id = self._new_id()
-            fresh = any(live.planned == 0 for live in group)
-            deadline_ms = self._draft_deadline_ms(fresh)
-            value_min = speculation.value_min(self.pace, len(group), interval)
-            items = tuple(live.plan_item(value_min if live.strategy.adaptive else 0.0) for live in group)
-            for live in group:
-                live.round_id, live.planned = round_id, len(live.tokens)
-            self._rounds[round_id] = group
-            self._alarm(now + (deadline_ms + self.config.deadline_grace) / 1000, f"round {round_id}")
-            plan = DraftPlan(round_id, cooperation, items, interval, deadline_ms, _traceparent(group))
-            self._out.append(ev.SendPlan(fusion, plan))
+        for (fusion, _), group in groups.items():
+            self._send_plan(fusion, group, now)
+
+    def _send_plan(self, fusion: str, wanting: list[Live], now: float) -> None:
+        strategy = wanting[0].strategy
+        offer = self._offer(strategy, wanting, len(self._fusions[fusion]))
+        for live, depth, promised in zip(wanting, offer.depths, offer.promised, strict=True):
+            live.depth, live.promised = depth, promised
+            if depth == 0:
+                self._ready(live, now)
+        group = [live for live in wanting if live.depth]
+        if not group:
+            return
+        for live in group:
+            live.drafters = self._choose(live, self._fusions[fusion], offer.drafter_count)
+        work = self._work(group, offer.beam)
+        depth = max(live.depth for live in group)
+        value_min = speculation.value_min(self.pace, work, depth, len(group)) if strategy.adaptive else 0.0
+        items = tuple(live.plan_item(offer.beam, value_min) for live in group)
+        fresh = any(live.planned == 0 for live in group)
+        deadline_ms = self._draft_deadline_ms(fresh)
+        round_id = self._new_id()
+        for live in group:
+            live.round_id, live.planned = round_id, len(live.tokens)
+        self._rounds[round_id] = Drafting(group, now, work, self.pace.draft.predict(work), fresh)
+        self._alarm(now + (deadline_ms + self.config.deadline_grace) / 1000, f"round {round_id}")
+        trace = _traceparent(group)
+        plan = DraftPlan(round_id, strategy.cooperation, items, strategy.fusion_interval, deadline_ms, trace)
+        self._out.append(ev.SendPlan(fusion, plan))
+
+    def _offer(self, strategy: Strategy, wanting: Sequence[Live], drafter_count: int) -> Offer:
+        """How much to draft for each of a plan's requests; depth 0 is plain decoding."""
+        full = Shape(strategy.depth, strategy.drafter_count, strategy.beam)
+        if not strategy.adaptive:
+            return speculation.fixed_offer(full, len(wanting))
+        rates = [live.hit_rate.value for live in wanting]
+        offer = speculation.best_offer(full, self.pace, rates, drafter_count)
+        return offer if self._trials.allow(offer.gain) else replace(offer, depths=(0,) * len(wanting))
+
+    @staticmethod
+    def _work(group: Sequence[Live], beam: int) -> float:
+        """Size of a plan's drafting: steps, and what each drafter has not read yet."""
+        passes: dict[str, int] = {}
+        rows = 0
+        for live in group:
+            rows += len(live.drafters) * (beam * live.depth + len(live.tokens) - live.planned)
+            for name in live.drafters:
+                passes[name] = max(live.depth, passes.get(name, 0))
+        return speculation.draft_work(rows, sum(passes.values()))
 
     def _draft_deadline_ms(self, fresh: bool) -> float:
         """Several times what drafting usually takes; a session's first plan may have a long context to read."""
         config = self.config
         if fresh:
             return config.draft_deadline_max
-        usual = self.pace.draft.predict(4)
+        usual = self.pace.draft.predict(100)
         return min(config.draft_deadline_max, max(config.draft_deadline_min, 8 * usual))
 
     def _tree_came(self, event: ev.TreeCame, now: float) -> None:
@@ -410,6 +473,9 @@ class Scheduler:
 
     def _plan_done(self, event: ev.PlanDone, now: float) -> None:
         """Whoever got no tree although the plan is done is verified without."""
+        drafting = self._rounds.get(event.round_id)
+        if drafting is not None and drafting.work and not drafting.fresh:
+            self.pace.draft.note(drafting.work, (now - drafting.sent_at) * 1000)
         self._round_late(event.round_id, now)
 
     def _take_tree(self, live: Live, drafted: DraftedTree, now: float) -> None:
@@ -418,8 +484,6 @@ class Scheduler:
         live.figures.exchange_count += drafted.exchange_count
         live.figures.drafter_forward_us += drafted.forward_us
         fits = drafted.base_length == len(live.tokens)
-        if drafted.exchange_count:
-            self.pace.draft.note(drafted.exchange_count, (now - live.round_start) * 1000)
         self._drafted(live, drafted.tree if fits else EMPTY, now)
 
     def _drafted(self, live: Live, tree: TokenTree, now: float) -> None:
@@ -440,7 +504,8 @@ class Scheduler:
                 self._request_late(self._live[subject], now)
 
     def _round_late(self, round_id: int, now: float) -> None:
-        for live in self._rounds.pop(round_id, ()):
+        drafting = self._rounds.pop(round_id, None)
+        for live in () if drafting is None else drafting.group:
             if live.phase is Phase.DRAFTING and live.round_id == round_id and live.session_id in self._live:
                 self._drafted(live, EMPTY, now)
 

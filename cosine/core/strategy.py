@@ -57,10 +57,12 @@ COSINE = Strategy(
     "CoSine, arXiv 2503.10325: expertise routing, confidence-based fusion, adaptive speculation",
     Choice.ROUTED,
     drafter_count=2,
+    first_count=5,
     cooperation=Cooperation.FUSED,
     fusion_interval=4,
     depth=8,
     width=3,
+    beam=2,
     node_budget=24,
     adaptive=True,
 )

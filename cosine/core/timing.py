@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FADE = 0.97
+RATE_FADE = 0.9
 OUTLIER = 4.0
 
 
@@ -56,3 +57,24 @@ class LineModel:
         self.base_ms = max(0.0, (self._y - self.slope_ms * self._x) / self._n)
         if self.base_ms == 0.0 and self._x > 0:
             self.slope_ms = self._y / self._x
+
+
+@dataclass(slots=True)
+class RateModel:
+    """`predict(size)` in milliseconds as `base_ms + rate_ms * size`, of which only the rate is learned.
+
+    For work whose sizes vary too little to tell a line's two coefficients apart.
+    """
+
+    base_ms: float
+    rate_ms: float
+
+    def note(self, size: float, took_ms: float) -> None:
+        """One observation; what takes several times as long as predicted is a stall, not the model's business."""
+        took_ms = min(took_ms, OUTLIER * self.predict(size))
+        seen = max(0.0, took_ms - self.base_ms) / size
+        self.rate_ms += (1 - RATE_FADE) * (seen - self.rate_ms)
+
+    def predict(self, size: float) -> float:
+        """Milliseconds for `size`."""
+        return self.base_ms + self.rate_ms * size

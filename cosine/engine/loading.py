@@ -31,10 +31,13 @@ def open_engine(source: str, options: EngineOptions, limits: EngineLimits) -> En
 def _open(source: str, options: EngineOptions, limits: EngineLimits) -> Engine:
     if is_toy(source):
         return ToyEngine(source, fingerprint(load_tokenizer(source)), limits)
+    import torch
+
     from cosine.engine import transformers_engine
 
+    device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     return transformers_engine.load(
-        source, dtype=options.dtype, device=options.device, threads=options.threads, limits=limits
+        source, dtype=options.dtype, device=device, threads=options.threads, limits=limits
     )
 
 

@@ -1,16 +1,22 @@
-"""Links to all peers of a role, as the registry names them; kept as they are while the registry is away."""
+"""Links to all peers of a role, as the registry names them.
+
+A peer that leaves the registry keeps its link for as long as that stands: Redis may know less than we do. While the
+registry is away, what it said last holds.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable, Iterator
 from typing import Any
 
 import grpc
 
 from cosine.rpc.hello import Identity
 from cosine.rpc.streams import LinkOwner, PeerLink
-from cosine.store.registry import LOST, PeerRecord, Registry
+from cosine.store.registry import LOST, PeerRecord
+
+Place = tuple[str, str]  # peer id and address
 
 
 class Links:
@@ -18,31 +24,56 @@ class Links:
 
     def __init__(
         self,
-        registry: Registry,
         role: str,
         identity: Identity,
         method: Callable[[grpc.aio.Channel], Any],
         request: Callable[..., Any],
         owner: LinkOwner,
     ) -> None:
-        self._registry = registry
         self._role = role
-        self._dialling = (method, request, identity, role, owner)
-        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._identity = identity
+        self._method = method
+        self._request = request
+        self._owner = owner
+        self._links: dict[Place, PeerLink] = {}
+        self._tasks: dict[Place, asyncio.Task[None]] = {}
+        self._wanted: set[Place] = set()
 
-    async def run(self) -> None:
-        """Follows the registry for ever: dials who came, lets go who left or was lost."""
-        try:
-            async for peers in self._registry.watch(self._role):
-                self._follow(peers)
-        finally:
-            for task in self._tasks.values():
-                task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+    def __iter__(self) -> Iterator[PeerLink]:
+        return iter(list(self._links.values()))
 
-    def _follow(self, peers: tuple[PeerRecord, ...]) -> None:
-        wanted = {(peer.peer_id, peer.address) for peer in peers if peer.state != LOST}
-        for key in self._tasks.keys() - wanted:
-            self._tasks.pop(key).cancel()
-        for key in wanted - self._tasks.keys():
-            self._tasks[key] = asyncio.create_task(PeerLink(key[1], *self._dialling).run())
+    @property
+    def any_up(self) -> bool:
+        return any(link.is_up for link in self._links.values())
+
+    async def follow(self, views: AsyncIterable[tuple[PeerRecord, ...]]) -> None:
+        """Dials who comes and lets go who leaves, for ever. `views` yields the peers at every change."""
+        async with asyncio.TaskGroup() as tasks:
+            async for peers in views:
+                self._wanted = {
+                    (peer.peer_id, peer.address) for peer in peers if peer.role == self._role and peer.state != LOST
+                }
+                for place in self._wanted - self._links.keys():
+                    link = PeerLink(place[1], self._method, self._request, self._identity, self._role, self)
+                    self._links[place] = link
+                    self._tasks[place] = tasks.create_task(link.run())
+                for place in list(self._links):
+                    self._drop_unwanted(place)
+
+    # -- LinkOwner, in front of the real one
+
+    def on_up(self, link: PeerLink, peer: Identity) -> None:
+        self._owner.on_up(link, peer)
+
+    def on_message(self, link: PeerLink, message: Any) -> None:
+        self._owner.on_message(link, message)
+
+    def on_down(self, link: PeerLink, reason: str) -> None:
+        self._owner.on_down(link, reason)
+        for place in [place for place, other in self._links.items() if other is link]:
+            self._drop_unwanted(place)
+
+    def _drop_unwanted(self, place: Place) -> None:
+        if place not in self._wanted and not self._links[place].is_up:
+            del self._links[place]
+            self._tasks.pop(place).cancel()

@@ -32,19 +32,13 @@ async def main() -> None:
     servicer = FusionServicer(identity, settings.sessions_max)
     store = open_store(settings, identity)
     await store.ping()
-    links = Links(
-        Registry(store),
-        "drafter",
-        identity,
-        lambda channel: DrafterServiceStub(channel).Draft,
-        DraftRequest,
-        servicer,
-    )
+    links = Links("drafter", identity, lambda channel: DrafterServiceStub(channel).Draft, DraftRequest, servicer)
+    registry = Registry(store)
     service = Service(
         identity,
         [(add_FusionServiceServicer_to_server, servicer, "cosine.v1.FusionService")],
         load=lambda: servicer.load,
-        background=[links.run],
+        background=[lambda: links.follow(registry.watch("drafter"))],
         registrar=membership(settings, identity),
     )
     await serve(settings, service)

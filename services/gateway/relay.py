@@ -1,7 +1,6 @@
 """Between the schedulers' streams and the running requests: routes progress, notices losses, carries cancellations.
 
-It keeps one long-lived Attach stream to every scheduler in the registry. A scheduler that leaves the registry keeps its
-stream for as long as that stands, since Redis may know less than we do.
+It keeps one long-lived Attach stream to every scheduler in the registry (cosine.peer.links).
 """
 
 from __future__ import annotations
@@ -15,29 +14,25 @@ import grpc
 import structlog
 
 from cosine.core.errors import BadRequest, Cancelled, Full, Unavailable
+from cosine.peer.links import Links
 from cosine.rpc.hello import Identity
 from cosine.rpc.streams import PeerLink
-from cosine.store.registry import LOST, PeerRecord
+from cosine.store.registry import PeerRecord
 from cosine.v1.scheduler_pb2 import AttachRequest, AttachResponse, CancelRequest
 from cosine.v1.scheduler_pb2_grpc import SchedulerServiceStub
 from services.gateway.running import Running
 
 log = structlog.get_logger()
 
-Place = tuple[str, str]  # peer id and address
-
 
 class Relay:
     """All running requests and all schedulers. Owned by the event loop; no method but `run` and `connected` waits."""
 
     def __init__(self, identity: Identity, requests_max: int, retry_delay_ms: int) -> None:
-        self._identity = identity
         self._requests_max = requests_max
         self._retry_delay_ms = retry_delay_ms
         self._running: dict[str, Running] = {}
-        self._links: dict[Place, PeerLink] = {}
-        self._tasks: dict[Place, asyncio.Task[None]] = {}
-        self._wanted: set[Place] = set()
+        self._links = Links("scheduler", identity, _attach, AttachRequest, self)
         self._is_up = asyncio.Event()
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -94,22 +89,13 @@ class Relay:
 
     def cancel(self, running: Running) -> None:
         """Tells the scheduler that has the current attempt to stop; all of them where it is not known which."""
-        links = [running.scheduler] if running.scheduler is not None else list(self._links.values())
+        links = [running.scheduler] if running.scheduler is not None else list(self._links)
         for link in links:
             self._send_cancel(link, running.request_id, running.attempt)
 
     async def run(self, views: AsyncIterable[tuple[PeerRecord, ...]]) -> None:
         """Keeps a stream to every scheduler, for ever."""
-        async with asyncio.TaskGroup() as tasks:
-            async for peers in views:
-                self._wanted = {
-                    (peer.peer_id, peer.address) for peer in peers if peer.role == "scheduler" and peer.state != LOST
-                }
-                for place in self._wanted - self._links.keys():
-                    self._links[place] = self._link(place)
-                    self._tasks[place] = tasks.create_task(self._links[place].run())
-                for place in list(self._links):
-                    self._drop_unwanted(place)
+        await self._links.follow(views)
 
     # -- LinkOwner
 
@@ -130,20 +116,8 @@ class Relay:
         for running in self._running.values():
             if running.scheduler is link:
                 running.on_lost(reason)
-        if not any(other.is_up for other in self._links.values()):
+        if not self._links.any_up:
             self._is_up.clear()
-        for place in [place for place, other in self._links.items() if other is link]:
-            self._drop_unwanted(place)
-
-    # --
-
-    def _link(self, place: Place) -> PeerLink:
-        return PeerLink(place[1], _attach, AttachRequest, self._identity, "scheduler", self)
-
-    def _drop_unwanted(self, place: Place) -> None:
-        if place not in self._wanted and not self._links[place].is_up:
-            del self._links[place]
-            self._tasks.pop(place).cancel()
 
     def _send_cancel(self, link: PeerLink, request_id: str, attempt: int) -> None:
         with suppress(Full):  # a scheduler that does not read will be found dead, and its requests with it

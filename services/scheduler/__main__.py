@@ -52,27 +52,18 @@ async def main() -> None:
     await store.ping()
     servicer = SchedulerServicer(identity, core, AdmissionReader(store, f"{peer_id}-{identity.incarnation:x}"))
     registry = Registry(store)
-    verifiers = Links(
-        registry,
-        "verifier",
-        identity,
-        lambda channel: VerifierServiceStub(channel).Verify,
-        VerifyRequest,
-        VerifierLinks(servicer),
-    )
-    fusions = Links(
-        registry,
-        "fusion",
-        identity,
-        lambda channel: FusionServiceStub(channel).Fuse,
-        FuseRequest,
-        FusionLinks(servicer),
-    )
+    to_verifiers, to_fusions = VerifierLinks(servicer), FusionLinks(servicer)
+    verifiers = Links("verifier", identity, lambda link: VerifierServiceStub(link).Verify, VerifyRequest, to_verifiers)
+    fusions = Links("fusion", identity, lambda link: FusionServiceStub(link).Fuse, FuseRequest, to_fusions)
     service = Service(
         identity,
         [(add_SchedulerServiceServicer_to_server, servicer, "cosine.v1.SchedulerService")],
         load=lambda: servicer.load,
-        background=[servicer.admit, verifiers.run, fusions.run],
+        background=[
+            servicer.admit,
+            lambda: verifiers.follow(registry.watch("verifier")),
+            lambda: fusions.follow(registry.watch("fusion")),
+        ],
         drain=servicer.drain,
         registrar=membership(settings, identity),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -46,6 +47,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         self._changed = asyncio.Event()
         self._draining = False
         self._spans = Spans()
+        self._held: set[asyncio.Task[None]] = set()
 
     @property
     def load(self) -> int:
@@ -197,12 +199,29 @@ class SchedulerServicer(SchedulerServiceServicer):
 
     async def _take(self, entries: tuple[Admitted, ...]) -> None:
         for entry in entries:
+            if entry.request.gateway_id in self._gateways:
+                await self._accept(entry)
+            else:
+                self._hold(entry)
+
+    async def _accept(self, entry: Admitted) -> None:
+        offset = asyncio.get_running_loop().time() - time.time()
+        self.handle(ev.RequestCame(convert.admission_from_proto(entry.request, offset)))
+        await self._admissions.ack([entry])
+
+    def _hold(self, entry: Admitted) -> None:
+        """Waits aside for a gateway that is not attached yet; one that never comes leaves the entry to others."""
+
+        async def wait() -> None:
             if await self._gateway_attached(entry.request.gateway_id):
-                offset = asyncio.get_running_loop().time() - time.time()
-                self.handle(ev.RequestCame(convert.admission_from_proto(entry.request, offset)))
-                await self._admissions.ack([entry])
+                with contextlib.suppress(Unavailable):
+                    await self._accept(entry)
             else:
                 log.warning("request's gateway is not attached", request=entry.request.request_id)
+
+        task = asyncio.create_task(wait())
+        self._held.add(task)
+        task.add_done_callback(self._held.discard)
 
     async def _gateway_attached(self, gateway: str) -> bool:
         """True once the gateway is attached; an entry whose gateway never comes is left for another scheduler."""
