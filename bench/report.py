@@ -67,7 +67,7 @@ class Report:
 
     def notes(self) -> Iterator[str]:
         """Figures beside the tables."""
-        yield f"verifier threads {self.threads}; {self.prompt_count} held-out prompts, {self.token_count} new tokens each"
+        yield f"{self.threads} verifier thread(s); {self.prompt_count} held-out prompts, {self.token_count} tokens each"
         for load, systems in self.runs.items():
             same = [system for system in systems if self._same_text(load, system)]
             yield f"{load.label}: text equal to plain decoding's in every run: {', '.join(same)}"

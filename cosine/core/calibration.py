@@ -7,6 +7,7 @@ known, and corrected per session by how this drafter does in this text. Old obse
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 BIN_EDGES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
@@ -55,10 +56,7 @@ class Record:
 
 def bin_of(confidence: float) -> int:
     """Index of the bin a confidence falls into."""
-    for index, edge in enumerate(BIN_EDGES):
-        if confidence < edge:
-            return index
-    return len(BIN_EDGES)
+    return bisect_right(BIN_EDGES, confidence)
 
 
 @dataclass(slots=True)

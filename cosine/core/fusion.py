@@ -15,53 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cosine.core.calibration import Calibration, Record
-from cosine.core.plan import Cooperation, DraftedTree, DraftPlan, PlanItem
-from cosine.core.sampling import Sampling
-from cosine.core.tree import EMPTY, ROOT, Grower, TokenTree, path_to, prune, values
+from cosine.core.plan import Cooperation, DraftedTree, DraftPlan, Guess, PlanItem, Step, StepItem, Trees
+from cosine.core.tree import EMPTY, ROOT, Grower, TokenTree, children, prune
 
 MISSES_MAX = 3
 REST_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class StepItem:
-    """One session of a step; see DraftItem in drafter.proto."""
-
-    session_id: str
-    base_length: int
-    token_ids: tuple[int, ...]
-    step_count: int
-    width: int
-    beam: int
-    value_min: float
-    sampling: Sampling
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Command: send this to a drafter."""
-
-    drafter: str
-    step_id: int
-    items: tuple[StepItem, ...]
-    round_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Trees:
-    """Command: the plan is done."""
-
-    round_id: int
-    results: tuple[DraftedTree, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Guess:
-    """A drafter's answer for one session: its tree, or None where it could not."""
-
-    session_id: str
-    tree: TokenTree | None
-    missed: bool = False
 
 
 Command = Step | Trees
@@ -96,6 +54,7 @@ class Growth:
     item: PlanItem
     session: Session
     grower: Grower = field(default_factory=Grower)
+    kids: dict[int, list[int]] = field(default_factory=dict)
     tip: int = ROOT
     tip_value: float = 1.0
     depth: int = 0
@@ -233,13 +192,14 @@ class Fusion:
 
     def _judge(self, session: Session, committed: Sequence[int]) -> None:
         """Learns from the target's picks: at every node of the committed path the right child is known now."""
+        kids = children(session.tree)
         picks: dict[int, int] = {}
         node: int | None = ROOT
         for token in committed:
             if node is None:
                 break
             picks[node] = token
-            node = _child(session.tree, node, token)
+            node = kids.get(node, {}).get(token)
         for proposal in session.proposals:
             pick = picks.get(session.tree.parents[proposal.node])
             if pick is None:
@@ -319,9 +279,9 @@ class Fusion:
                 if self._wants_more(round_.plan, growth):
                     growth.tip_value = -1.0
                 continue
-            tip = growth.tip
+            wanted = growth.depth + min(round_.plan.fusion_interval, growth.item.depth - growth.depth)
             self._absorb(growth)
-            if growth.tip == tip:  # nobody had more to say
+            if growth.depth < wanted:  # every drafter has stopped: nobody has more to say
                 growth.tip_value = -1.0
             growth.exchange_count += 1
             growth.forward_us += round_.slowest_us
@@ -335,7 +295,10 @@ class Fusion:
             for node, parent in enumerate(tree.parents):
                 raw = tree.confidences[node]
                 estimate = self._estimate(growth.session, drafter, raw)
+                fresh = len(growth.grower)
                 place[node] = growth.grower.add(place[parent], tree.token_ids[node], estimate, 1 << bit)
+                if place[node] == fresh:
+                    growth.kids.setdefault(place[parent], []).append(fresh)
                 growth.session.proposals.append(Proposal(place[node], drafter, raw, estimate))
         growth.guesses = []
         _extend_backbone(growth)
@@ -392,27 +355,13 @@ def _step_item(plan: DraftPlan, growth: Growth, drafter: str) -> StepItem:
 
 
 def _extend_backbone(growth: Growth) -> None:
-    """Moves the tip to the deepest node of the best path below it, child by most confident child."""
-    tree = growth.grower.tree()
-    value = values(tree)
-    kids: dict[int, list[int]] = {}
-    for node, parent in enumerate(tree.parents):
-        kids.setdefault(parent, []).append(node)
-    start = growth.tip
-    while growth.tip in kids:
-        growth.tip = max(kids[growth.tip], key=lambda node: (value[node], -tree.token_ids[node]))
+    """Moves the tip down, child by most confident child (ties: lowest id), to the end of the path."""
+    grower = growth.grower
+    while growth.tip in growth.kids:
+        growth.tip = max(growth.kids[growth.tip], key=lambda node: (grower.confidence(node), -grower.token_id(node)))
+        growth.tip_value *= grower.confidence(growth.tip)
+        growth.session.backbone.append(grower.token_id(growth.tip))
         growth.depth += 1
-    if growth.tip != start:
-        growth.tip_value = value[growth.tip]
-        path = path_to(tree, growth.tip)
-        growth.session.backbone = [tree.token_ids[node] for node in path]
-
-
-def _child(tree: TokenTree, parent: int, token: int) -> int | None:
-    for node, (above, own) in enumerate(zip(tree.parents, tree.token_ids, strict=True)):
-        if above == parent and own == token:
-            return node
-    return None
 
 
 def _common_prefix(left: Sequence[int], right: Sequence[int], start: int) -> int:

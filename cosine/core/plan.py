@@ -1,4 +1,4 @@
-"""What the scheduler asks of fusion: draft plans and their results, as values."""
+"""What the scheduler asks of fusion, and fusion of drafters: plans, steps and their results, as values."""
 
 from __future__ import annotations
 
@@ -55,3 +55,44 @@ class DraftedTree:
     missed: bool = False
     exchange_count: int = 0
     forward_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepItem:
+    """One session of a step; see DraftItem in drafter.proto."""
+
+    session_id: str
+    base_length: int
+    token_ids: tuple[int, ...]
+    step_count: int
+    width: int
+    beam: int
+    value_min: float
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Command: send this to a drafter."""
+
+    drafter: str
+    step_id: int
+    items: tuple[StepItem, ...]
+    round_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trees:
+    """Command: the plan is done."""
+
+    round_id: int
+    results: tuple[DraftedTree, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """A drafter's answer for one session: its tree, or None where it could not."""
+
+    session_id: str
+    tree: TokenTree | None
+    missed: bool = False

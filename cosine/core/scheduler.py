@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from cosine.core import events as ev
 from cosine.core import routing, speculation
 from cosine.core.errors import BadRequest, Expired, MeshError, Unavailable
 from cosine.core.live import Live, Phase
-from cosine.core.plan import DraftedTree, DraftPlan
-from cosine.core.speculation import Offer, Pace, Shape
-from cosine.core.strategy import Choice, Strategy, named
+from cosine.core.plan import DraftedTree
+from cosine.core.planner import Planner
+from cosine.core.seat import Seat
+from cosine.core.speculation import Pace
+from cosine.core.strategy import named
 from cosine.core.tree import EMPTY, TokenTree, depths
 
 
@@ -39,32 +41,6 @@ class SchedulerConfig:
     verifier_wait_s: float = 60.0
 
 
-@dataclass(slots=True, eq=False)
-class Seat:
-    """A verifier, the requests that wait for its next batch, and the batch it is working on."""
-
-    facts: ev.VerifierFacts
-    ready: OrderedDict[str, Live] = field(default_factory=OrderedDict)
-    batch_id: int = 0
-    batch: dict[str, Live] = field(default_factory=dict)
-    trees: dict[str, TokenTree] = field(default_factory=dict)
-    sent_at: float = 0.0
-    row_count: int = 0
-    sessions: set[str] = field(default_factory=set)
-
-
-@dataclass(frozen=True, slots=True)
-class Drafting:
-    """A plan under way: who drafts, since when, how much, and how long that should take. In a fresh one drafters read
-    a whole context first, so its time says nothing."""
-
-    group: list[Live]
-    sent_at: float
-    work: float
-    predicted_ms: float
-    fresh: bool
-
-
 class Scheduler:
     """The machine. `now` is in seconds on any clock that only goes forward."""
 
@@ -77,12 +53,10 @@ class Scheduler:
         self._by_request: dict[str, Live] = {}
         self._seats: dict[str, Seat] = {}
         self._seatless: OrderedDict[str, Live] = OrderedDict()
-        self._fusions: dict[str, tuple[str, ...]] = {}
+        self._planner = Planner(config, self.pace)
         self._to_draft: list[Live] = []
-        self._rounds: dict[int, Drafting] = {}
         self._alarms: list[tuple[float, int, str]] = []
         self._next_id = 1
-        self._trials = speculation.Trials()
         self._out: list[ev.Command] = []
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             ev.RequestCame: self._request_came,
@@ -213,10 +187,10 @@ class Scheduler:
 
     def _fusion_up(self, event: ev.FusionUp, now: float) -> None:
         self._fusion_down(ev.FusionDown(event.peer_id), now)
-        self._fusions[event.peer_id] = ()
+        self._planner.fusions[event.peer_id] = ()
 
     def _fusion_down(self, event: ev.FusionDown, now: float) -> None:
-        self._fusions.pop(event.peer_id, None)
+        self._planner.fusions.pop(event.peer_id, None)
         for live in list(self._live.values()):
             if live.fusion == event.peer_id:
                 live.fusion, live.planned = "", 0
@@ -224,14 +198,14 @@ class Scheduler:
                     self._drafted(live, EMPTY, now)
 
     def _drafters_changed(self, event: ev.DraftersChanged, _now: float) -> None:
-        if event.fusion in self._fusions:
-            self._fusions[event.fusion] = tuple(sorted(event.drafters))
+        if event.fusion in self._planner.fusions:
+            self._planner.fusions[event.fusion] = tuple(sorted(event.drafters))
 
     # -- seats and batches
 
     def _seat_all(self, now: float) -> None:
         while self._seatless:
-            free = [seat for seat in self._seats.values() if len(seat.sessions) < seat.facts.sessions_max]
+            free = [seat for seat in self._seats.values() if seat.has_room]
             if not free:
                 return
             _, live = self._seatless.popitem(last=False)
@@ -249,55 +223,14 @@ class Scheduler:
         seat.ready[live.session_id] = live
 
     def _send_batches(self, now: float) -> None:
-        for seat in self._seats.values():
-            if seat.ready and not seat.batch and not self._worth_waiting(seat, now):
-                self._send_batch(seat, now)
-
-    def _worth_waiting(self, seat: Seat, now: float) -> bool:
-        """True while drafts are due sooner than the fixed part of a forward pass takes: what is verified together pays
-        that part once. A draft that is late by as much as it was predicted to take is waited for no longer."""
-        for drafting in self._rounds.values():
-            if any(live.verifier == seat.facts.peer_id for live in drafting.group):
-                due_ms = (drafting.sent_at - now) * 1000 + drafting.predicted_ms
-                patience_end = drafting.sent_at + drafting.predicted_ms / 500
-                if now < patience_end and due_ms < self.pace.verify.base_ms:
-                    self._alarm(patience_end, "wait")
-                    return True
-        return False
-
-    def _send_batch(self, seat: Seat, now: float) -> None:
-        config = self.config
-        taken: list[Live] = []
-        rows = 0
-        for live in seat.ready.values():
-            need = min(len(live.tokens) - live.cached, config.prefill_chunk)
-            need += 0 if live.strategy.adaptive else len(live.tree)
-            if taken and rows + need > config.batch_rows_max:
-                break
-            taken.append(live)
-            rows += need
-        trees = self._affordable(taken, rows)
-        items = [live.batch_item(tree, config.prefill_chunk) for live, tree in zip(taken, trees, strict=True)]
-        for live, tree in zip(taken, trees, strict=True):
-            del seat.ready[live.session_id]
-            live.phase = Phase.VERIFYING
-            seat.batch[live.session_id] = live
-            seat.trees[live.session_id] = tree
-        seat.batch_id, seat.sent_at = self._new_id(), now
-        seat.row_count = sum(len(item.token_ids) + len(item.tree) for item in items)
-        self._out.append(ev.SendBatch(seat.facts.peer_id, seat.batch_id, tuple(items), _traceparent(taken)))
-
-    def _affordable(self, taken: Sequence[Live], rows: int) -> list[TokenTree]:
-        """Each request's tree, those of adaptive strategies cut to what is worth its rows; `rows` are all others."""
-        trees = [live.tree for live in taken]
-        chosen = [index for index, live in enumerate(taken) if live.strategy.adaptive and live.tree]
-        if chosen:
-            spent_ms = sum(taken[index].draft_ms for index in chosen) / len(chosen)
-            rows_max = max(0, self.config.batch_rows_max - rows) + len(chosen)
-            kept = speculation.spend([trees[index] for index in chosen], self.pace, spent_ms, rows_max)
-            for index, tree in zip(chosen, kept, strict=True):
-                trees[index] = tree
-        return trees
+        for peer_id, seat in self._seats.items():
+            if not seat.ready or seat.batch:
+                continue
+            wait_until = self._planner.worth_waiting_until(peer_id, now)
+            if wait_until is None:
+                self._out.append(seat.compose(self._new_id(), self.config, self.pace, now))
+            else:
+                self._alarm(wait_until, "wait")
 
     def _seat_of(self, batch_id: int) -> Seat | None:
         """The verifier that works on a batch; None, counted, where nobody waits for it any more."""
@@ -312,14 +245,13 @@ class Scheduler:
         live = None if seat is None else seat.batch.get(event.verdict.session_id)
         if seat is not None and live is not None and self._awaits_verdict(live):
             tree = seat.trees[live.session_id]
-            self._judged(live, event.verdict, tree, event.forward_us, len(seat.batch), now)
+            self._judged(live, event.verdict, tree, event.forward_us, now)
 
     def _batch_done(self, event: ev.BatchDone, now: float) -> None:
         seat = self._seat_of(event.batch_id)
         if seat is None:
             return
-        left_out = [live for live in seat.batch.values() if self._awaits_verdict(live)]
-        seat.batch, seat.trees = {}, {}
+        left_out = [live for live in seat.clear() if self._awaits_verdict(live)]
         self.pace.verify.note(seat.row_count, (now - seat.sent_at) * 1000)
         for live in left_out:
             self._ready(live, now)
@@ -328,9 +260,7 @@ class Scheduler:
         """False once it has been judged, or is gone: a verdict counts once."""
         return self._live.get(live.session_id) is live and live.phase is Phase.VERIFYING
 
-    def _judged(
-        self, live: Live, verdict: ev.SessionVerdict, tree: TokenTree, forward_us: int, batch_size: int, now: float
-    ) -> None:
+    def _judged(self, live: Live, verdict: ev.SessionVerdict, tree: TokenTree, forward_us: int, now: float) -> None:
         if verdict.refused:
             self._fail(live, BadRequest("VERIFIER_REFUSED", verdict.refused))
             return
@@ -341,7 +271,7 @@ class Scheduler:
             return
         round_ms = (now - live.round_start) * 1000 if was_round else 0.0
         if was_round:
-            self._learn(live, verdict, tree, round_ms, batch_size)
+            self._learn(live, verdict, tree, round_ms)
         live.note_round(verdict.nodes, len(tree), live.draft_ms * 1000, forward_us, round_ms)
         committed = live.commit(verdict.token_ids)
         live.cached = min(live.cached, len(live.tokens) - 1)
@@ -359,7 +289,7 @@ class Scheduler:
         else:
             self._next_round(live, now)
 
-    def _learn(self, live: Live, verdict: ev.SessionVerdict, tree: TokenTree, round_ms: float, batch_size: int) -> None:
+    def _learn(self, live: Live, verdict: ev.SessionVerdict, tree: TokenTree, round_ms: float) -> None:
         count = len(verdict.token_ids)
         self.pace.note_round(count, round_ms)
         if not tree:
@@ -377,26 +307,16 @@ class Scheduler:
 
     def _next_round(self, live: Live, now: float) -> None:
         live.round_start = now
-        if self._wants_draft(live):
-            live.phase = Phase.DRAFTING
-            self._to_draft.append(live)
-        else:
+        fusion = self._planner.fusion_for(live)
+        if not fusion:
             self._ready(live, now)
-
-    def _wants_draft(self, live: Live) -> bool:
-        strategy = live.strategy
-        if strategy.choice is Choice.NONE or live.admission.max_new_tokens - live.output_count <= 1:
-            return False
-        if live.fusion not in self._fusions or not self._fusions[live.fusion]:
-            live.fusion = next((name for name, drafters in self._fusions.items() if drafters), "")
-            live.planned = 0
-        return bool(live.fusion)
-
-    def _choose(self, live: Live, drafters: tuple[str, ...], count: int) -> tuple[str, ...]:
-        strategy = live.strategy
-        if strategy.choice is Choice.ROUTED:
-            return live.route.choose(drafters, count, strategy.first_count)
-        return drafters[: 1 if strategy.choice is Choice.FIRST else min(64, count)]
+            return
+        if fusion != live.fusion:
+            if live.fusion:
+                self._out.append(ev.CloseSession(live.fusion, live.session_id))
+            live.fusion, live.planned = fusion, 0
+        live.phase = Phase.DRAFTING
+        self._to_draft.append(live)
 
     def _send_plans(self, now: float) -> None:
         """One plan per fusion and strategy, for all requests that want to draft."""
@@ -406,63 +326,14 @@ class Scheduler:
         for live in self._to_draft:
             groups.setdefault((live.fusion, live.strategy.name), []).append(live)
         self._to_draft = []
-        for (fusion, _), group in groups.items():
-            self._send_plan(fusion, group, now)
-
-    def _send_plan(self, fusion: str, wanting: list[Live], now: float) -> None:
-        strategy = wanting[0].strategy
-        offer = self._offer(strategy, wanting, len(self._fusions[fusion]))
-        for live, depth, promised in zip(wanting, offer.depths, offer.promised, strict=True):
-            live.depth, live.promised = depth, promised
-            if depth == 0:
-                self._ready(live, now)
-        group = [live for live in wanting if live.depth]
-        if not group:
-            return
-        for live in group:
-            live.drafters = self._choose(live, self._fusions[fusion], offer.drafter_count)
-        work = self._work(group, offer.beam)
-        depth = max(live.depth for live in group)
-        value_min = speculation.value_min(self.pace, work, depth, len(group)) if strategy.adaptive else 0.0
-        items = tuple(live.plan_item(offer.beam, value_min) for live in group)
-        fresh = any(live.planned == 0 for live in group)
-        deadline_ms = self._draft_deadline_ms(fresh)
-        round_id = self._new_id()
-        for live in group:
-            live.round_id, live.planned = round_id, len(live.tokens)
-        self._rounds[round_id] = Drafting(group, now, work, self.pace.draft.predict(work), fresh)
-        self._alarm(now + (deadline_ms + self.config.deadline_grace) / 1000, f"round {round_id}")
-        trace = _traceparent(group)
-        plan = DraftPlan(round_id, strategy.cooperation, items, strategy.fusion_interval, deadline_ms, trace)
-        self._out.append(ev.SendPlan(fusion, plan))
-
-    def _offer(self, strategy: Strategy, wanting: Sequence[Live], drafter_count: int) -> Offer:
-        """How much to draft for each of a plan's requests; depth 0 is plain decoding."""
-        full = Shape(strategy.depth, strategy.drafter_count, strategy.beam)
-        if not strategy.adaptive:
-            return speculation.fixed_offer(full, len(wanting))
-        rates = [live.hit_rate.value for live in wanting]
-        offer = speculation.best_offer(full, self.pace, rates, drafter_count)
-        return offer if self._trials.allow(offer.gain) else replace(offer, depths=(0,) * len(wanting))
-
-    @staticmethod
-    def _work(group: Sequence[Live], beam: int) -> float:
-        """Size of a plan's drafting: steps, and what each drafter has not read yet."""
-        passes: dict[str, int] = {}
-        rows = 0
-        for live in group:
-            rows += len(live.drafters) * (beam * live.depth + len(live.tokens) - live.planned)
-            for name in live.drafters:
-                passes[name] = max(live.depth, passes.get(name, 0))
-        return speculation.draft_work(rows, sum(passes.values()))
-
-    def _draft_deadline_ms(self, fresh: bool) -> float:
-        """Several times what drafting usually takes; a session's first plan may have a long context to read."""
-        config = self.config
-        if fresh:
-            return config.draft_deadline_max
-        usual = self.pace.draft.predict(100)
-        return min(config.draft_deadline_max, max(config.draft_deadline_min, 8 * usual))
+        for (fusion, _), wanting in groups.items():
+            plan = self._planner.plan(fusion, wanting, self._new_id(), now)
+            for live in wanting:
+                if live.depth == 0:
+                    self._ready(live, now)
+            if plan is not None:
+                self._alarm(now + (plan.deadline_ms + self.config.deadline_grace) / 1000, f"round {plan.round_id}")
+                self._out.append(ev.SendPlan(fusion, plan))
 
     def _tree_came(self, event: ev.TreeCame, now: float) -> None:
         live = self._live.get(event.tree.session_id)
@@ -473,9 +344,7 @@ class Scheduler:
 
     def _plan_done(self, event: ev.PlanDone, now: float) -> None:
         """Whoever got no tree although the plan is done is verified without."""
-        drafting = self._rounds.get(event.round_id)
-        if drafting is not None and drafting.work and not drafting.fresh:
-            self.pace.draft.note(drafting.work, (now - drafting.sent_at) * 1000)
+        self._planner.note_done(event.round_id, now)
         self._round_late(event.round_id, now)
 
     def _take_tree(self, live: Live, drafted: DraftedTree, now: float) -> None:
@@ -504,8 +373,7 @@ class Scheduler:
                 self._request_late(self._live[subject], now)
 
     def _round_late(self, round_id: int, now: float) -> None:
-        drafting = self._rounds.pop(round_id, None)
-        for live in () if drafting is None else drafting.group:
+        for live in self._planner.end(round_id):
             if live.phase is Phase.DRAFTING and live.round_id == round_id and live.session_id in self._live:
                 self._drafted(live, EMPTY, now)
 
@@ -523,8 +391,3 @@ class Scheduler:
     def _new_id(self) -> int:
         self._next_id += 1
         return self._next_id - 1
-
-
-def _traceparent(group: Sequence[Live]) -> str:
-    """The trace a message of several requests belongs to: the first that is sampled."""
-    return next((live.admission.traceparent for live in group if live.admission.traceparent), "")

@@ -118,7 +118,7 @@ def merge(trees: Iterable[TokenTree]) -> TokenTree:
 
 def select(tree: TokenTree, keep: Sequence[int]) -> TokenTree:
     """The tree of the nodes in `keep` (ascending, and closed under parents)."""
-    return _hang(tree, ROOT, keep)
+    return hang(tree, ROOT, keep)
 
 
 def prune(tree: TokenTree, node_budget: int) -> TokenTree:
@@ -144,10 +144,11 @@ def reroot(tree: TokenTree, committed: Sequence[int]) -> TokenTree | None:
         if parent in inside and candidate != node:
             inside.add(candidate)
     inside.discard(node)
-    return _hang(tree, node, sorted(inside))
+    return hang(tree, node, sorted(inside))
 
 
-def _hang(tree: TokenTree, root: int, keep: Sequence[int]) -> TokenTree:
+def hang(tree: TokenTree, root: int, keep: Sequence[int]) -> TokenTree:
+    """The tree of the nodes in `keep` (ascending, each below `root` or another of them) with `root` as its root."""
     place = {root: ROOT} | {node: index for index, node in enumerate(keep)}
     return TokenTree(
         tuple(tree.token_ids[node] for node in keep),
@@ -184,6 +185,14 @@ class Grower:
         self._confidences[node] = max(self._confidences[node], confidence)
         self._proposers[node] |= proposers
         return node
+
+    def token_id(self, node: int) -> int:
+        """Token of a node."""
+        return self._token_ids[node]
+
+    def confidence(self, node: int) -> float:
+        """Confidence of a node, the highest of its proposers'."""
+        return self._confidences[node]
 
     def tree(self) -> TokenTree:
         """The tree so far."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from cosine.core.picking import RowRule
 from cosine.core.sampling import GREEDY, Sampling
-from cosine.core.tree import EMPTY, ROOT, Grower, TokenTree
+from cosine.core.tree import EMPTY, ROOT, Grower, TokenTree, hang, path_to
 from cosine.engine.base import Engine, Segment
 from cosine.engine.verifying import Status, check
 
@@ -42,12 +42,24 @@ class DraftResult:
 
 @dataclass(slots=True)
 class _Growth:
-    """A tree being grown: values of all nodes, and the frontier that the next forward pass expands."""
+    """A tree being grown: values of all nodes, and the frontier that the next forward pass expands.
+
+    `shared` is the path that all of the frontier has in common, `cached` how much of it the engine holds behind the
+    item's tokens, `below` the other nodes of the pass, between `shared` and the frontier.
+    """
 
     item: DraftItem
     grower: Grower = field(default_factory=Grower)
     value: list[float] = field(default_factory=list)
     frontier: list[int] = field(default_factory=lambda: [ROOT])
+    shared: list[int] = field(default_factory=list)
+    cached: int = 0
+    below: list[int] = field(default_factory=list)
+
+    @property
+    def end(self) -> int:
+        """Length of the context."""
+        return self.item.base_length + len(self.item.token_ids)
 
 
 def draft(engine: Engine, items: Sequence[DraftItem]) -> list[DraftResult]:
@@ -56,7 +68,7 @@ def draft(engine: Engine, items: Sequence[DraftItem]) -> list[DraftResult]:
     growths = [_Growth(item) for item, problem in zip(items, problems, strict=True) if problem is None]
     for step in range(max((growth.item.step_count for growth in growths), default=0)):
         alive = [growth for growth in growths if step < growth.item.step_count and growth.frontier]
-        alive = [growth for growth in alive if _has_room(engine, growth, step)]
+        alive = [growth for growth in alive if growth.end + step * growth.item.beam < engine.card.tokens_max]
         if alive:
             _expand(engine, alive, step)
     done = iter(growths)
@@ -66,38 +78,47 @@ def draft(engine: Engine, items: Sequence[DraftItem]) -> list[DraftResult]:
     ]
 
 
-def _has_room(engine: Engine, growth: _Growth, step: int) -> bool:
-    item = growth.item
-    return item.base_length + len(item.token_ids) + step * item.beam < engine.card.tokens_max
-
-
 def _expand(engine: Engine, growths: Sequence[_Growth], step: int) -> None:
-    segments = [_segment(engine, growth, step) for growth in growths]
+    segments = [_segment(growth) if step else _skip_known(engine, growth.item) for growth in growths]
     logits = engine.forward(segments)
     first_row = 0
     rows: list[int] = []
     rules: list[RowRule] = []
     for growth, segment in zip(growths, segments, strict=True):
-        item = growth.item
-        rule = RowRule(item.sampling, item.base_length + len(item.token_ids) + step)
-        rows += [first_row + _row(growth, node, segment) for node in growth.frontier]
-        rules += [rule] * len(growth.frontier)
+        rows += [first_row + 1 + growth.below.index(node) if growth.below else first_row for node in growth.frontier]
+        rules += [RowRule(growth.item.sampling, growth.end + step)] * len(growth.frontier)
         first_row += 1 + len(segment.tree)
     found = iter(logits.children(rows, rules, max(growth.item.width for growth in growths)))
     for growth in growths:
-        engine.keep(growth.item.session_id, ())
         _grow(growth, [(node, next(found)) for node in growth.frontier])
+        _keep(engine, growth)
 
 
-def _segment(engine: Engine, growth: _Growth, step: int) -> Segment:
-    item = growth.item
-    if step == 0:
-        return _skip_known(engine, item)
-    end = item.base_length + len(item.token_ids)
-    if item.beam == 1:
-        own = growth.grower.tree()
-        return Segment(item.session_id, end + step - 1, (own.token_ids[growth.frontier[0]],))
-    return Segment(item.session_id, end - 1, item.token_ids[-1:], _expanded(growth))
+def _segment(growth: _Growth) -> Segment:
+    """What the next pass runs: what is not cached of the shared path as a sequence, the rest of the frontier's paths as
+    a tree below it. With one node in the frontier that is a single row."""
+    tree = growth.grower.tree()
+    sequence = [*growth.item.token_ids, *(tree.token_ids[node] for node in growth.shared)]
+    start = min(len(growth.item.token_ids) + growth.cached, len(sequence) - 1)
+    root = growth.shared[-1] if growth.shared else ROOT
+    return Segment(
+        growth.item.session_id,
+        growth.item.base_length + start,
+        tuple(sequence[start:]),
+        hang(TokenTree(tree.token_ids, tree.parents), root, growth.below),
+    )
+
+
+def _keep(engine: Engine, growth: _Growth) -> None:
+    """Caches as much of the next frontier's shared path as this pass has run."""
+    tree = growth.grower.tree()
+    paths = [path_to(tree, node) for node in growth.frontier]
+    shared = [nodes[0] for nodes in zip(*paths, strict=False) if len(set(nodes)) == 1]
+    done = [growth.below.index(node) for node in shared[len(growth.shared) :] if node in growth.below]
+    engine.keep(growth.item.session_id, done)
+    growth.cached = len(growth.shared) + len(done)
+    growth.shared = shared
+    growth.below = sorted({node for path in paths for node in path[len(shared) :]})
 
 
 def _skip_known(engine: Engine, item: DraftItem) -> Segment:
@@ -111,16 +132,6 @@ def _skip_known(engine: Engine, item: DraftItem) -> Segment:
     ):
         known += 1
     return Segment(item.session_id, item.base_length + known, item.token_ids[known:])
-
-
-def _expanded(growth: _Growth) -> TokenTree:
-    """All nodes so far; the caller asks for the rows of the frontier only."""
-    tree = growth.grower.tree()
-    return TokenTree(tree.token_ids, tree.parents)
-
-
-def _row(growth: _Growth, node: int, segment: Segment) -> int:
-    return 0 if not segment.tree else 1 + node
 
 
 def _grow(growth: _Growth, found: Sequence[tuple[int, tuple[list[int], list[float]]]]) -> None:
@@ -137,4 +148,4 @@ def _grow(growth: _Growth, found: Sequence[tuple[int, tuple[list[int], list[floa
 
 def _result(growth: _Growth) -> DraftResult:
     item = growth.item
-    return DraftResult(item.session_id, Status.OK, item.base_length + len(item.token_ids), growth.grower.tree())
+    return DraftResult(item.session_id, Status.OK, growth.end, growth.grower.tree())

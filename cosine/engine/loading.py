@@ -36,9 +36,7 @@ def _open(source: str, options: EngineOptions, limits: EngineLimits) -> Engine:
     from cosine.engine import transformers_engine
 
     device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    return transformers_engine.load(
-        source, dtype=options.dtype, device=device, threads=options.threads, limits=limits
-    )
+    return transformers_engine.load(source, dtype=options.dtype, device=device, threads=options.threads, limits=limits)
 
 
 def parse_pace(text: str) -> Pace:

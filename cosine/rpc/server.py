@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -87,6 +88,8 @@ async def serve(settings: ServiceSettings, service: Service) -> None:
     if service.registrar is not None:
         tasks.append(asyncio.create_task(service.registrar.run(address, service.load)))
     await _set_health(health, service, health_pb2.HealthCheckResponse.SERVING)
+    gc.collect()
+    gc.freeze()  # what start-up made stays: later collections need not walk it in the middle of a round
     _announce(identity, address)
     try:
         await _until_stopped(stop, tasks)

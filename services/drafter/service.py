@@ -29,7 +29,6 @@ class DrafterServicer(DrafterServiceServicer):
         self, request_iterator: AsyncIterator[pb.DraftRequest], context: grpc.aio.ServicerContext[Any, Any]
     ) -> None:
         await accept(
-            request_iterator,
             context,
             self._identity,
             "fusion",

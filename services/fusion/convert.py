@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from cosine.core.fusion import Guess, Step
-from cosine.core.plan import Cooperation, DraftedTree, DraftPlan, PlanItem
+from cosine.core.plan import Cooperation, DraftedTree, DraftPlan, Guess, PlanItem, Step
 from cosine.rpc.convert import sampling_from_proto, sampling_to_proto, tree_from_proto, tree_to_proto
 from cosine.v1 import drafter_pb2, fusion_pb2, types_pb2
 

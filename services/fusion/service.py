@@ -9,7 +9,8 @@ from typing import Any
 import grpc
 import structlog
 
-from cosine.core.fusion import Command, Fusion, Step, Trees
+from cosine.core.fusion import Command, Fusion
+from cosine.core.plan import Step, Trees
 from cosine.core.tree import validate
 from cosine.rpc.hello import Identity
 from cosine.rpc.metrics import FUSION_SESSIONS, FUSION_STALE
@@ -46,7 +47,6 @@ class FusionServicer(FusionServiceServicer):
         self, request_iterator: AsyncIterator[pb.FuseRequest], context: grpc.aio.ServicerContext[Any, Any]
     ) -> None:
         await accept(
-            request_iterator,
             context,
             self._identity,
             "scheduler",

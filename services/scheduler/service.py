@@ -57,7 +57,6 @@ class SchedulerServicer(SchedulerServiceServicer):
         self, request_iterator: AsyncIterator[pb.AttachRequest], context: grpc.aio.ServicerContext[Any, Any]
     ) -> None:
         await accept(
-            request_iterator,
             context,
             self._identity,
             "gateway",

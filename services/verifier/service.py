@@ -28,7 +28,6 @@ class VerifierServicer(VerifierServiceServicer):
         self, request_iterator: AsyncIterator[pb.VerifyRequest], context: grpc.aio.ServicerContext[Any, Any]
     ) -> None:
         await accept(
-            request_iterator,
             context,
             self._identity,
             "scheduler",

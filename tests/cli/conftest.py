@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from processes import Up
+from process_table import Up
 
 
 @pytest.fixture(scope="session")

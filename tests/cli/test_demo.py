@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from processes import DEADLINE_S, PROJECT_ROOT, alive, environment
+from process_table import DEADLINE_S, PROJECT_ROOT, alive, environment
 
 from cosine.cli.demo.measuring import BF16_MARGIN, FAILED, IDENTICAL, WITHIN_MARGIN, Likeness, Run, likeness
 from cosine.cli.demo.models import Prompt, toy_prompts, toy_spec

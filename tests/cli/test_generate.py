@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from processes import PROJECT_ROOT, Up, environment
+from process_table import PROJECT_ROOT, Up, environment
 
 from cosine.cli.__main__ import main
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from processes import DRAFTERS, TARGET, Up, Watch, alive
+from process_table import DRAFTERS, TARGET, Up, Watch, alive
 
 from cosine.cli.keeper import Keeper, Peer
 from cosine.cli.meshfile import MeshSpec
