@@ -126,13 +126,13 @@ class Desk(Generic[Item, Result]):
         for job in jobs:
             self._spans.start(id(job), "forward", job.work.traceparent)
         results, seconds = await self._worker.run(lambda: self._timed(items))
-        self._observe(items, results, seconds)
         done = iter(results)
         for job in jobs:
             own = [next(done) for _ in job.work.items]
             self._spans.end(id(job))
             if job.stream is not None:
                 job.stream.answer(self.codec.answer(job.work.work_id, own, int(seconds * 1e6)))
+        self._observe(items, results, seconds)
 
     def _timed(self, items: Sequence[Item]) -> tuple[list[Result], float]:
         start = time.perf_counter()

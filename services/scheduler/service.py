@@ -78,15 +78,20 @@ class SchedulerServicer(SchedulerServiceServicer):
     # -- the machine
 
     def handle(self, *events: ev.Event) -> None:
-        """Gives the core events and carries out what it asks for."""
+        """Gives the core events and carries out what it asks for: first the work that workers wait for."""
         now = asyncio.get_running_loop().time()
+        start = time.perf_counter()
+        commands = [command for event in events for command in self._core.handle(event, now)]
+        took_s = time.perf_counter() - start
+        for command in commands:
+            if isinstance(command, ev.SendPlan | ev.SendBatch):
+                self._carry_out(command)
+        for command in commands:
+            if not isinstance(command, ev.SendPlan | ev.SendBatch):
+                self._carry_out(command)
         for event in events:
             self._end_span(event)
-            start = time.perf_counter()
-            commands = self._core.handle(event, now)
-            SCHEDULER_HANDLE_SECONDS.observe(time.perf_counter() - start)
-            for command in commands:
-                self._carry_out(command)
+        SCHEDULER_HANDLE_SECONDS.observe(took_s / len(events))
         SCHEDULER_LIVE.set(self._core.live_count)
         self._changed.set()
 
