@@ -31,7 +31,7 @@ class DraftDeadlines(Protocol):
     def draft_deadline_max(self) -> float: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Drafting:
     """A plan under way: who drafts, since when, how much, and how long that should take. In a fresh one drafters read
     a whole context first, so its time says nothing."""
@@ -41,6 +41,7 @@ class Drafting:
     work: float
     predicted_ms: float
     fresh: bool
+    spent_ms: float = 0.0
 
 
 class Planner:
@@ -86,11 +87,17 @@ class Planner:
             round_id, strategy.cooperation, items, strategy.fusion_interval, deadline_ms, traceparent(group)
         )
 
+    def note_tree(self, round_id: int, forward_us: int) -> None:
+        """A tree of a plan has come: what its drafters spent on it, shared with the plan's other trees."""
+        drafting = self._under_way.get(round_id)
+        if drafting is not None:
+            drafting.spent_ms = max(drafting.spent_ms, forward_us / 1000)
+
     def note_done(self, round_id: int, now: float) -> None:
         """All trees of a plan have come: learn how long that takes."""
         drafting = self._under_way.get(round_id)
         if drafting is not None and drafting.work and not drafting.fresh:
-            self._pace.draft.note(drafting.work, (now - drafting.sent_at) * 1000)
+            self._pace.draft.note(drafting.work, (now - drafting.sent_at) * 1000, drafting.spent_ms)
 
     def end(self, round_id: int) -> list[Live]:
         """Forgets a plan, done or late; its requests."""

@@ -352,6 +352,7 @@ class Scheduler:
             live.planned = 0
         live.figures.exchange_count += drafted.exchange_count
         live.figures.drafter_forward_us += drafted.forward_us
+        self._planner.note_tree(live.round_id, drafted.forward_us)
         fits = drafted.base_length == len(live.tokens)
         self._drafted(live, drafted.tree if fits else EMPTY, now)
 

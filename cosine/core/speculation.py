@@ -35,7 +35,7 @@ class Pace:
     """Learned times of the mesh around one verifier, in milliseconds."""
 
     verify: LineModel = field(default_factory=lambda: LineModel(base_ms=8.0, slope_ms=0.3))
-    draft: RateModel = field(default_factory=lambda: RateModel(base_ms=1.0, rate_ms=0.04))
+    draft: RateModel = field(default_factory=lambda: RateModel(base_ms=2.0, rate_ms=0.03))
     tokens_per_ms: float = 0.0
     truth: float = 1.0
     hit_rate: float = HIT_PRIOR

@@ -57,7 +57,7 @@ COSINE = Strategy(
     "CoSine, arXiv 2503.10325: expertise routing, confidence-based fusion, adaptive speculation",
     Choice.ROUTED,
     drafter_count=2,
-    first_count=3,
+    first_count=5,
     cooperation=Cooperation.FUSED,
     fusion_interval=8,
     depth=8,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 FADE = 0.97
 RATE_FADE = 0.9
+LEAST_MS = 0.05
 OUTLIER = 4.0
 
 
@@ -61,19 +62,18 @@ class LineModel:
 
 @dataclass(slots=True)
 class RateModel:
-    """`predict(size)` in milliseconds as `base_ms + rate_ms * size`, of which only the rate is learned.
-
-    For work whose sizes vary too little to tell a line's two coefficients apart.
-    """
+    """`predict(size)` in milliseconds as `base_ms + rate_ms * size`, for work that reports how much of its time was
+    spent on its size: the rate is learned from that, the base from the rest (messages, waiting)."""
 
     base_ms: float
     rate_ms: float
 
-    def note(self, size: float, took_ms: float) -> None:
+    def note(self, size: float, took_ms: float, spent_ms: float) -> None:
         """One observation; what takes several times as long as predicted is a stall, not the model's business."""
-        took_ms = min(took_ms, OUTLIER * self.predict(size))
-        seen = max(0.0, took_ms - self.base_ms) / size
-        self.rate_ms += (1 - RATE_FADE) * (seen - self.rate_ms)
+        spent_ms = min(spent_ms, took_ms, OUTLIER * max(self.rate_ms * size, LEAST_MS))
+        rest_ms = min(took_ms - spent_ms, OUTLIER * max(self.base_ms, LEAST_MS))
+        self.rate_ms += (1 - RATE_FADE) * (spent_ms / size - self.rate_ms)
+        self.base_ms += (1 - RATE_FADE) * (rest_ms - self.base_ms)
 
     def predict(self, size: float) -> float:
         """Milliseconds for `size`."""

@@ -68,5 +68,6 @@ def test_a_rate_is_found_whatever_the_first_guess() -> None:
     for guess in (0.001, 0.04, 5.0):
         model = RateModel(base_ms=1.0, rate_ms=guess)
         for turn in range(400):
-            model.note(float(10 + turn % 50), 1.0 + 0.2 * (10 + turn % 50))
+            size = float(10 + turn % 50)
+            model.note(size, took_ms=1.0 + 0.2 * size, spent_ms=0.2 * size)
         assert model.predict(40) == pytest.approx(9.0, rel=0.1)
