@@ -9,7 +9,7 @@ from enum import Enum
 from cosine.core.events import Admission, BatchItem, Figures
 from cosine.core.plan import PlanItem
 from cosine.core.routing import Route
-from cosine.core.speculation import HitRate
+from cosine.core.speculation import DEPTH_SLACK, HitRate
 from cosine.core.strategy import Strategy
 from cosine.core.tree import EMPTY, TokenTree
 
@@ -91,12 +91,13 @@ class Live:
         """What fusion is asked next."""
         strategy = self.strategy
         left = self.admission.max_new_tokens - self.output_count
+        depth = min(strategy.depth, self.depth + DEPTH_SLACK) if strategy.adaptive else self.depth
         return PlanItem(
             self.session_id,
             self.planned,
             tuple(self.tokens[self.planned :]),
             self.drafters,
-            max(1, min(self.depth, left - 1)),
+            max(1, min(depth, left - 1)),
             strategy.width,
             beam,
             strategy.node_budget,

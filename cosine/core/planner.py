@@ -75,9 +75,7 @@ class Planner:
         for live in group:
             live.drafters = self._choose(live, self.fusions[fusion], offer.drafter_count)
         work = _work(group, offer.beam)
-        depth = max(live.depth for live in group)
-        value_min = speculation.value_min(self._pace, work, depth, len(group)) if strategy.adaptive else 0.0
-        items = tuple(live.plan_item(offer.beam, value_min) for live in group)
+        items = tuple(live.plan_item(offer.beam, offer.value_min) for live in group)
         fresh = any(live.planned == 0 for live in group)
         for live in group:
             live.round_id, live.planned = round_id, len(live.tokens)

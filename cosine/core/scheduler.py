@@ -271,7 +271,7 @@ class Scheduler:
             return
         round_ms = (now - live.round_start) * 1000 if was_round else 0.0
         if was_round:
-            self._learn(live, verdict, tree, round_ms)
+            self._learn(live, verdict, tree)
         live.note_round(verdict.nodes, len(tree), live.draft_ms * 1000, forward_us, round_ms)
         committed = live.commit(verdict.token_ids)
         live.cached = min(live.cached, len(live.tokens) - 1)
@@ -289,9 +289,8 @@ class Scheduler:
         else:
             self._next_round(live, now)
 
-    def _learn(self, live: Live, verdict: ev.SessionVerdict, tree: TokenTree, round_ms: float) -> None:
+    def _learn(self, live: Live, verdict: ev.SessionVerdict, tree: TokenTree) -> None:
         count = len(verdict.token_ids)
-        self.pace.note_round(count, round_ms)
         if not tree:
             live.hit_rate.note(0, 0)
             return

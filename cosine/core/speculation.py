@@ -15,6 +15,8 @@ from cosine.core.tree import TokenTree, select, values
 
 VALUE_MIN_FLOOR = 0.02
 VALUE_MIN_CEILING = 0.6
+VALUE_MIN_SLACK = 0.8  # a drafter's own confidence is not calibrated
+DEPTH_SLACK = 3  # confidences, not averages, decide where a path ends
 PLAIN_ROUNDS = 12
 TRIAL_ROUNDS = 4
 TRUTH_FADE = 0.97
@@ -36,14 +38,8 @@ class Pace:
 
     verify: LineModel = field(default_factory=lambda: LineModel(base_ms=8.0, slope_ms=0.3))
     draft: RateModel = field(default_factory=lambda: RateModel(base_ms=2.0, rate_ms=0.03))
-    tokens_per_ms: float = 0.0
     truth: float = 1.0
     hit_rate: float = HIT_PRIOR
-
-    def note_round(self, committed_count: int, took_ms: float) -> None:
-        """Tokens one session got from one round, and how long the round took."""
-        rate = committed_count / max(took_ms, 1e-3)
-        self.tokens_per_ms = rate if not self.tokens_per_ms else 0.9 * self.tokens_per_ms + 0.1 * rate
 
     def note_promise(self, promised: float, committed_count: int) -> None:
         """A session was promised so many tokens of a round; `truth` is the share of promises that is kept."""
@@ -63,12 +59,14 @@ class Shape:
 class Offer:
     """How deep to draft for each session of a plan, by how many drafters, how wide.
 
+    `value_min` is the path value below which one more step costs more tokens elsewhere than it may bring here.
     `promised` is the tokens predicted for each session, `gain` the goodput of all as multiple of plain decoding's.
     """
 
     depths: tuple[int, ...]
     drafter_count: int
     beam: int
+    value_min: float
     promised: tuple[float, ...]
     gain: float
 
@@ -80,7 +78,7 @@ def draft_work(row_count: float, pass_count: float) -> float:
 
 def fixed_offer(full: Shape, session_count: int) -> Offer:
     """Everything the strategy allows, for strategies that do not adapt."""
-    return Offer((full.depth,) * session_count, full.drafter_count, full.beam, (0.0,) * session_count, 1.0)
+    return Offer((full.depth,) * session_count, full.drafter_count, full.beam, 0.0, (0.0,) * session_count, 1.0)
 
 
 def best_offer(full: Shape, pace: Pace, hit_rates: Sequence[float], drafter_count: int) -> Offer:
@@ -117,7 +115,8 @@ def _offer(shape: Shape, pace: Pace, rates: Sequence[float], busy: int) -> Offer
         drafting_ms = pace.draft.predict(work) if work else 0.0
         time_ms = drafting_ms + pace.verify.predict(count + ROWS_PER_STEP * sum(depths))
         goodput = sum(tokens) / time_ms
-    return Offer(tuple(depths), shape.drafter_count, shape.beam, tuple(tokens), pace.truth * goodput / plain)
+    least = min(VALUE_MIN_CEILING, max(VALUE_MIN_FLOOR, VALUE_MIN_SLACK * goodput * step_ms))
+    return Offer(tuple(depths), shape.drafter_count, shape.beam, least, tuple(tokens), pace.truth * goodput / plain)
 
 
 def _depth_worth(rate: float, least: float, depth_max: int) -> int:
@@ -129,15 +128,6 @@ def _depth_worth(rate: float, least: float, depth_max: int) -> int:
 
 def _expected_tokens(rate: float, depth: int) -> float:
     return depth + 1.0 if rate >= 1.0 else (1.0 - rate ** (depth + 1)) / (1.0 - rate)
-
-
-def value_min(pace: Pace, work: float, depth: int, session_count: int) -> float:
-    """Path value below which one more of the `depth` steps of a plan costs more tokens than it may bring.
-
-    A step's time is shared by the plan's sessions, of which some gain and some do not: hence the square root.
-    """
-    lost = pace.tokens_per_ms * pace.draft.rate_ms * work / depth
-    return min(VALUE_MIN_CEILING, max(VALUE_MIN_FLOOR, lost / max(1.0, math.sqrt(session_count))))
 
 
 def spend(trees: Sequence[TokenTree], pace: Pace, spent_ms: float, rows_max: int) -> list[TokenTree]:

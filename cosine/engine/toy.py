@@ -104,6 +104,9 @@ class ToyEngine:
         for segment in segments:
             if segment.base_length + len(segment.token_ids) + len(segment.tree) > self._limits.tokens_max:
                 raise BadRequest("SESSION_TOO_LONG", f"a session holds at most {self._limits.tokens_max} tokens")
+        for segment in segments:  # sessions of this pass are the last to make room for its new ones
+            if segment.session_id in self._sessions:
+                self._sessions[segment.session_id] = self._sessions.pop(segment.session_id)
         rows: list[NDArray[np.float32]] = []
         for segment in segments:
             rows += self._run(segment)

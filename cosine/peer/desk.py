@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from cosine.core.errors import BadRequest, Full
 from cosine.engine.base import Engine
 from cosine.engine.worker import Worker
+from cosine.rpc.hello import Bounds
 from cosine.rpc.streams import Credits, Outbox
 from cosine.rpc.telemetry import Spans
 
@@ -86,9 +88,9 @@ class Desk(Generic[Item, Result]):
         """Sessions that callers have not closed."""
         return len(self._sessions)
 
-    def open_stream(self, outbox: Outbox, credits: int) -> DeskStream[Item, Result]:
+    def open_stream(self, outbox: Outbox, bounds: Bounds) -> DeskStream[Item, Result]:
         """The handler of a new stream."""
-        return DeskStream(self, outbox, credits)
+        return DeskStream(self, outbox, bounds)
 
     def add(self, job: _Job[Item]) -> None:
         """Queues a job; its stream's credits bound how many."""
@@ -136,23 +138,27 @@ class Desk(Generic[Item, Result]):
 
     def _timed(self, items: Sequence[Item]) -> tuple[list[Result], float]:
         start = time.perf_counter()
-        results = self._compute(self._engine, items)
+        size = self._engine.limits.sessions_max  # more sessions than slots would push one another out of one pass
+        parts = [items[start : start + size] for start in range(0, len(items), size)]
+        results = [result for part in parts for result in self._compute(self._engine, part)]
         return results, time.perf_counter() - start
 
 
 class DeskStream(Generic[Item, Result]):
     """One caller of a desk; see `cosine.rpc.streams.StreamHandler`."""
 
-    def __init__(self, desk: Desk[Item, Result], outbox: Outbox, credits: int) -> None:
+    def __init__(self, desk: Desk[Item, Result], outbox: Outbox, bounds: Bounds) -> None:
         self._desk = desk
         self._outbox = outbox
-        self._credits = Credits(credits)
+        self._batch_max = bounds.batch_max
+        self._credits = Credits(bounds.credits)
         self._sessions: set[str] = set()
 
     def on_message(self, message: Any) -> None:
         parsed = self._desk.codec.parse(message)
         if isinstance(parsed, Work):
             self._credits.take()
+            _check(parsed.items, self._batch_max)
             self._sessions.update(item.session_id for item in parsed.items)
             self._desk.add(_Job(self, parsed))
         elif isinstance(parsed, Closing):
@@ -170,3 +176,14 @@ class DeskStream(Generic[Item, Result]):
         self._sessions.difference_update(session_ids)
         if session_ids:
             self._desk.add(_Job(None, Work(0, ()), session_ids))
+
+
+def _check(items: Sequence[SessionItem], batch_max: int) -> None:
+    """Raises Full or BadRequest where a work message breaks its contract."""
+    if len(items) > batch_max:
+        raise Full("BATCH_TOO_LARGE", f"{len(items)} sessions in one message; at most {batch_max} are taken")
+    seen: set[str] = set()
+    for item in items:
+        if item.session_id in seen:
+            raise BadRequest("SESSION_TWICE", f"session {item.session_id!r} comes twice in one message; send it once")
+        seen.add(item.session_id)

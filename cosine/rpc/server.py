@@ -79,8 +79,8 @@ async def serve(settings: ServiceSettings, service: Service) -> None:
     server = grpc.aio.server(options=server_options(settings.message_bytes_max), interceptors=[Borders()])
     health = _add_servicers(server, service)
     port = _bind(server, settings.listen)
-    await server.start()
     telemetry.serve_metrics(settings.metrics_listen)
+    await server.start()
     telemetry.setup_tracing(identity.role, identity.peer_id)
     address = settings.advertise or f"{settings.listen.rpartition(':')[0]}:{port}"
     stop = _stop_event()
@@ -181,6 +181,7 @@ async def _drain(service: Service, grace_s: float) -> None:
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """The border of a process: known errors end it with one line and status 2, unknown ones with a traceback."""
+    telemetry.setup_logging("info")  # until the settings are read
     try:
         asyncio.run(main())
     except MeshError as error:

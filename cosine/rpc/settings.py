@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import re
 import socket
-from typing import Any
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
+
+from cosine.core.errors import BadRequest
 
 SECRET_IN_URL = re.compile(r"://([^:@/]*):([^@/]*)@")
+
+
+_T = TypeVar("_T", bound=BaseSettings)
+
+
+def read(kind: type[_T]) -> _T:
+    """The settings from flags and environment. Raises BadRequest, naming flag and variable, where one is wrong."""
+    try:
+        return CliApp.run(kind)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        flag = "--" + name.replace("_", "-")
+        message = first["msg"].removeprefix("Value error, ")
+        raise BadRequest("SETTINGS", f"{flag} (COSINE_{name.upper()}): {message}; see --help") from error
 
 
 class ServiceSettings(BaseSettings):
@@ -25,15 +42,15 @@ class ServiceSettings(BaseSettings):
     redis_url: str = Field("", description="redis:// or unix:// URL of the mesh's Redis (7.0 or later) or Valkey")
     mesh: str = Field("mesh", description="name of the mesh; meshes with different names share one Redis in peace")
     metrics_listen: str = Field("", description="HOST:PORT of Prometheus metrics over HTTP; empty: none")
-    log_level: str = Field("info", description="debug, info, warning or error")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
     grace_s: float = Field(20.0, gt=0, description="seconds to finish running work after SIGTERM")
     message_bytes_max: int = Field(16 * 1024 * 1024, gt=1024, description="largest message taken or sent, in bytes")
 
-    @field_validator("listen")
+    @field_validator("listen", "metrics_listen")
     @classmethod
     def _host_and_port(cls, value: str) -> str:
         host, _, port = value.rpartition(":")
-        if not host or not port.isdigit():
+        if value and (not host or not port.isdigit() or int(port) > 65535):
             raise ValueError(f"{value!r} is not HOST:PORT, for example 127.0.0.1:50051")
         return value
 

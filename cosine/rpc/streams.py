@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 import grpc
@@ -44,17 +44,32 @@ def channel_options(message_bytes_max: int = MESSAGE_BYTES_MAX) -> list[tuple[st
 
 
 class Outbox:
-    """What waits to be written on one stream; `send` never blocks, a full box means the other side has stalled."""
+    """What waits to be written on one stream. `send` never blocks and never fails: where the other side has stopped
+    reading, the stream ends, and both sides hear of it as of any other loss."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Any] = asyncio.Queue(OUTBOX_MAX)
+        self._stalled = asyncio.Event()
 
     def send(self, message: Any) -> None:
-        """Queues a message. Raises Full where the other side has stopped reading."""
+        """Queues a message; drops it where the stream is about to end."""
         try:
             self._queue.put_nowait(message)
         except asyncio.QueueFull:
-            raise Full("PEER_STALLED", f"{OUTBOX_MAX} messages wait for a peer that does not read") from None
+            self._stalled.set()
+
+    async def while_read(self, reading: Coroutine[Any, Any, None]) -> None:
+        """Runs `reading` to its end. Raises Full as soon as the other side has stopped reading."""
+        reader, stall = asyncio.ensure_future(reading), asyncio.ensure_future(self._stalled.wait())
+        try:
+            await asyncio.wait((reader, stall), return_when=asyncio.FIRST_COMPLETED)
+            if not reader.done():
+                raise Full("PEER_STALLED", f"{OUTBOX_MAX} messages wait for a peer that does not read")
+            reader.result()
+        finally:
+            for task in (reader, stall):
+                task.cancel()
+            await asyncio.wait((reader, stall))
 
     async def drain_into(self, write: Callable[[Any], Awaitable[None]]) -> None:
         """Writes messages in order, for ever."""
@@ -149,13 +164,16 @@ class PeerLink:
         writer = asyncio.create_task(self._outbox.drain_into(call.write))
         try:
             self._owner.on_up(self, self.peer)
-            while (message := await call.read()) is not END:
-                self._owner.on_message(self, message)
+            await self._outbox.while_read(self._read(call))
         finally:
             writer.cancel()
             call.cancel()
             with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
                 await writer
+
+    async def _read(self, call: Any) -> None:
+        while (message := await call.read()) is not END:
+            self._owner.on_message(self, message)
 
 
 class StreamHandler(Protocol):
@@ -184,12 +202,16 @@ async def accept(
     writer = asyncio.create_task(outbox.drain_into(context.write))
     log.info("peer attached", peer=peer.peer_id, role=peer.role)
     try:
-        while (message := await context.read()) is not END:
-            handler.on_message(message)
+        await outbox.while_read(_read(context, handler))
     finally:
         writer.cancel()
         handler.on_closed()
         log.info("peer detached", peer=peer.peer_id, role=peer.role)
+
+
+async def _read(context: grpc.aio.ServicerContext[Any, Any], handler: StreamHandler) -> None:
+    while (message := await context.read()) is not END:
+        handler.on_message(message)
 
 
 class Credits:

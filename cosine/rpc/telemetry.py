@@ -15,6 +15,8 @@ from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import start_http_server
 
+from cosine.core.errors import Unavailable
+
 TRACEPARENT = "traceparent"
 OPEN_SPANS_MAX = 256
 propagator = TraceContextTextMapPropagator()
@@ -55,7 +57,13 @@ def serve_metrics(listen: str) -> None:
     """Serves /metrics over HTTP on a thread of its own; no address, no server."""
     if listen:
         host, _, port = listen.rpartition(":")
-        start_http_server(int(port), host)
+        try:
+            start_http_server(int(port), host)
+        except OSError as error:
+            raise Unavailable(
+                "ADDRESS_IN_USE",
+                f"cannot show metrics on {listen} ({error.strerror}); choose another --metrics-listen",
+            ) from error
 
 
 def traceparent() -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic_settings import CliApp
-
 from cosine.peer.model_service import serve_model
 from cosine.peer.model_settings import ModelSettings
 from cosine.rpc.server import run
+from cosine.rpc.settings import read
 from cosine.v1.drafter_pb2_grpc import add_DrafterServiceServicer_to_server
 from services.drafter.service import DrafterServicer
 
@@ -16,7 +15,7 @@ class DrafterSettings(ModelSettings):
 
 
 async def main() -> None:
-    settings = CliApp.run(DrafterSettings)
+    settings = read(DrafterSettings)
     add = add_DrafterServiceServicer_to_server
     await serve_model(settings, "drafter", DrafterServicer, add, "cosine.v1.DrafterService")
 

@@ -33,7 +33,7 @@ class DrafterServicer(DrafterServiceServicer):
             self._identity,
             "fusion",
             pb.DraftResponse,
-            lambda _peer, outbox: self.desk.open_stream(outbox, self._identity.bounds.credits),
+            lambda _peer, outbox: self.desk.open_stream(outbox, self._identity.bounds),
         )
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pydantic import Field
-from pydantic_settings import CliApp
 
 from cosine.peer.links import Links
 from cosine.peer.membership import membership, open_store
 from cosine.rpc.hello import Bounds, Identity
 from cosine.rpc.server import Service, run, serve
-from cosine.rpc.settings import ServiceSettings
+from cosine.rpc.settings import ServiceSettings, read
 from cosine.rpc.telemetry import setup_logging
 from cosine.store.registry import Registry
 from cosine.v1.drafter_pb2 import DraftRequest
@@ -25,7 +24,7 @@ class FusionSettings(ServiceSettings):
 
 
 async def main() -> None:
-    settings = CliApp.run(FusionSettings)
+    settings = read(FusionSettings)
     peer_id = settings.named("fusion")
     setup_logging(settings.log_level, service="fusion", peer=peer_id)
     identity = Identity(role="fusion", peer_id=peer_id, bounds=Bounds(sessions_max=settings.sessions_max))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from pydantic_settings import CliApp
-
 from cosine.core.errors import BadRequest, Unavailable
 from cosine.core.intake import ModelFacts
 from cosine.peer.membership import membership
 from cosine.rpc.hello import Identity
 from cosine.rpc.server import Service, run, serve
+from cosine.rpc.settings import read
 from cosine.rpc.telemetry import setup_logging
 from cosine.store.admission import AdmissionQueue
 from cosine.store.connection import Store
@@ -31,7 +30,7 @@ FIGURES_EVERY_S = 2.0
 
 
 async def main() -> None:
-    settings = CliApp.run(GatewaySettings)
+    settings = read(GatewaySettings)
     peer_id = settings.named("gateway")
     setup_logging(settings.log_level, service="gateway", peer=peer_id)
     check_default_strategy(settings.default_strategy)

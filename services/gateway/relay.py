@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -120,8 +120,7 @@ class Relay:
             self._is_up.clear()
 
     def _send_cancel(self, link: PeerLink, request_id: str, attempt: int) -> None:
-        with suppress(Full):  # a scheduler that does not read will be found dead, and its requests with it
-            link.send(AttachRequest(cancel=CancelRequest(request_id=request_id, attempt=attempt)))
+        link.send(AttachRequest(cancel=CancelRequest(request_id=request_id, attempt=attempt)))
 
 
 def _attach(channel: grpc.aio.Channel) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pydantic import Field
-from pydantic_settings import CliApp
 
 from cosine.core.scheduler import Scheduler, SchedulerConfig
 from cosine.core.strategy import named
@@ -11,7 +10,7 @@ from cosine.peer.links import Links
 from cosine.peer.membership import membership, open_store
 from cosine.rpc.hello import Identity
 from cosine.rpc.server import Service, run, serve
-from cosine.rpc.settings import ServiceSettings
+from cosine.rpc.settings import ServiceSettings, read
 from cosine.rpc.telemetry import setup_logging
 from cosine.store.admission import AdmissionReader
 from cosine.store.registry import Registry
@@ -34,7 +33,7 @@ class SchedulerSettings(ServiceSettings):
 
 
 async def main() -> None:
-    settings = CliApp.run(SchedulerSettings)
+    settings = read(SchedulerSettings)
     peer_id = settings.named("scheduler")
     setup_logging(settings.log_level, service="scheduler", peer=peer_id)
     identity = Identity(role="scheduler", peer_id=peer_id)

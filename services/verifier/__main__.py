@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic_settings import CliApp
-
 from cosine.peer.model_service import serve_model
 from cosine.peer.model_settings import ModelSettings
 from cosine.rpc.server import run
+from cosine.rpc.settings import read
 from cosine.v1.verifier_pb2_grpc import add_VerifierServiceServicer_to_server
 from services.verifier.service import VerifierServicer
 
@@ -16,7 +15,7 @@ class VerifierSettings(ModelSettings):
 
 
 async def main() -> None:
-    settings = CliApp.run(VerifierSettings)
+    settings = read(VerifierSettings)
     add = add_VerifierServiceServicer_to_server
     await serve_model(settings, "verifier", VerifierServicer, add, "cosine.v1.VerifierService")
 

@@ -32,7 +32,7 @@ class VerifierServicer(VerifierServiceServicer):
             self._identity,
             "scheduler",
             pb.VerifyResponse,
-            lambda _peer, outbox: self.desk.open_stream(outbox, self._identity.bounds.credits),
+            lambda _peer, outbox: self.desk.open_stream(outbox, self._identity.bounds),
         )
 
 

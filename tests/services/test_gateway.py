@@ -54,7 +54,7 @@ class Scheduler(SchedulerServiceServicer):
         await self.reader.close()
 
     async def Attach(self, request_iterator: Any, context: Any) -> None:
-        await accept(request_iterator, context, self.identity, "gateway", scheduler_pb2.AttachResponse, self._open)
+        await accept(context, self.identity, "gateway", scheduler_pb2.AttachResponse, self._open)
 
     def _open(self, peer: Identity, outbox: Outbox) -> _Stream:
         self.outboxes[peer.peer_id] = outbox
