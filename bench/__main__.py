@@ -26,6 +26,7 @@ from cosine.core.strategy import PRESETS
 
 LOADS = ((1, 0.0), (8, 0.0), (1, 1.0))
 ASSISTANT = "general"
+TABLE_WIDTH = 110  # where output goes to a file there is no terminal to ask
 
 
 def parse() -> argparse.Namespace:
@@ -115,6 +116,7 @@ def main() -> None:
     """Measures, prints, writes."""
     options = parse()
     console = Console()
+    console.width = max(console.width, TABLE_WIDTH)
     report = asyncio.run(run(options, console))
     for table in report.tables():
         console.print(table)
