@@ -57,8 +57,8 @@ async def test_one_request_is_one_trace_through_all_five_services(collector: Col
     drafters = {"d0": "toy:seed=1,own=5,skill=0.85"}
     spec = MeshSpec(target="toy:seed=1", drafters=drafters, gateway="127.0.0.1:0")
     async with Mesh(spec) as mesh, AsyncClient(mesh.gateway_address) as client:
-        await client.complete("hello", max_new_tokens=20, ignore_eos=True)
-        async with asyncio.timeout(20):
+        await client.complete("hello", max_new_tokens=20, ignore_eos=True, strategy="vanilla")
+        async with asyncio.timeout(60):
             while SERVICES not in collector.services_by_trace().values():
                 collector.changed.clear()
                 await collector.changed.wait()
