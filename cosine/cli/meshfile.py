@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from cosine.core.errors import BadRequest, NotFound
-from cosine.core.strategy import named
+from cosine.core.strategy import parse
 
 GATEWAY_ADDRESS = "127.0.0.1:50050"
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -98,7 +98,7 @@ class MeshSpec(BaseModel):
     @classmethod
     def _known_strategy(cls, value: str) -> str:
         try:
-            return named(value).name
+            return parse(value).name
         except BadRequest as error:
             raise ValueError(error.message) from error
 

@@ -15,6 +15,15 @@ class Cooperation(Enum):
     SINGLE = 1
     MERGED = 2
     FUSED = 3
+    VOTED = 4
+
+
+class Reading(Enum):
+    """What a drafter whose own token lost does next under FUSED: it goes on from the fused token (REPLACE), or from
+    both (FORK); see Reading in fusion.proto."""
+
+    REPLACE = 1
+    FORK = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +44,11 @@ class PlanItem:
 
 @dataclass(frozen=True, slots=True)
 class DraftPlan:
-    """What to draft; all sessions of a plan are stepped together. Times in milliseconds."""
+    """What to draft; all sessions of a plan are stepped together. Times in milliseconds.
+
+    `lookahead` is how many further steps drafters go on after the trees are delivered, until the next plan for the
+    session says what became of them. Without `calibrated`, raw confidences are compared.
+    """
 
     round_id: int
     cooperation: Cooperation
@@ -43,6 +56,9 @@ class DraftPlan:
     fusion_interval: int = 1
     deadline_ms: float = 250.0
     traceparent: str = ""
+    reading: Reading = Reading.REPLACE
+    lookahead: int = 0
+    calibrated: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +75,8 @@ class DraftedTree:
 
 @dataclass(frozen=True, slots=True)
 class StepItem:
-    """One session of a step; see DraftItem in drafter.proto."""
+    """One session of a step; see DraftItem in drafter.proto. `tree` is what has been guessed already: the drafter goes
+    on growing it, best value first, and answers with the whole."""
 
     session_id: str
     base_length: int
@@ -69,6 +86,7 @@ class StepItem:
     beam: int
     value_min: float
     sampling: Sampling
+    tree: TokenTree = EMPTY
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from cosine.core.plan import DraftedTree
 from cosine.core.planner import Planner
 from cosine.core.seat import Seat
 from cosine.core.speculation import Pace
-from cosine.core.strategy import named
+from cosine.core.strategy import parse
 from cosine.core.tree import EMPTY, TokenTree, depths
 
 
@@ -106,7 +106,7 @@ class Scheduler:
                 return
             self._forget(older)
         try:
-            strategy = named(admission.strategy, self.config.default_strategy)
+            strategy = parse(admission.strategy, self.config.default_strategy)
         except BadRequest as error:
             self._out.append(ev.Progress(admission.gateway, admission.request_id, admission.attempt, 0, error=error))
             return

@@ -1,12 +1,17 @@
-"""Strategies as data: each system of the field is a row of the same knobs, to be compared on one engine."""
+"""Strategies as data: each system of the field is a row of the same knobs, to be compared on one engine.
+
+`PRESETS` is the table; a row of one's own is a `Strategy` added to it. `parse` reads what a request or a mesh asks for:
+the name of a preset, followed where wanted by knobs that differ from it, as in `cosine:lookahead=0,calibrated=no`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from enum import Enum
+from typing import Any
 
 from cosine.core.errors import BadRequest
-from cosine.core.plan import Cooperation
+from cosine.core.plan import Cooperation, Reading
 
 
 class Choice(Enum):
@@ -16,12 +21,38 @@ class Choice(Enum):
     FIRST = "first"
     ALL = "all"
     ROUTED = "routed"
+    BANDIT = "bandit"
+
+
+class Length(Enum):
+    """Who decides how far to draft: nobody; predicted goodput; Minions' trend of t_verify per accepted token; DSI's
+    smallest lookahead that the verifiers at hand can keep up with."""
+
+    FIXED = "fixed"
+    GOODPUT = "goodput"
+    TREND = "trend"
+    COVERED = "covered"
+
+
+class Batching(Enum):
+    """Which of those that wait are verified together: all in their order, groups of similar length (SPIN), or the set
+    of the least time per request (CoSine)."""
+
+    CONTINUOUS = "continuous"
+    DECOMPOSED = "decomposed"
+    OPTIMISED = "optimised"
 
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """The knobs. `adaptive` lets the controller stop drafts early, spend the verifier's rows where they are most likely
-    accepted, and fall back to plain decoding where it is predicted to be faster; without it every number is fixed."""
+    """The knobs.
+
+    `first_count` drafters take part in a request's first round, `drafter_count` later. `length` other than FIXED makes
+    `depth` an upper bound. `value_min` ends a draft whose best path's value falls below it. `lookahead` is how many
+    steps drafters go on while a verdict is out; `runs` how many unverified stretches of one request may be at the
+    target at once, over `verifiers` verifiers. `groups` takes turns at the verifier. `calibrated` and `shared_noise`
+    are there to be turned off in ablations. `demanded` names the knobs that were asked for one by one.
+    """
 
     name: str
     source: str
@@ -29,12 +60,29 @@ class Strategy:
     drafter_count: int = 1
     first_count: int = 0
     cooperation: Cooperation = Cooperation.SINGLE
+    reading: Reading = Reading.REPLACE
     fusion_interval: int = 1
     depth: int = 0
     width: int = 1
     beam: int = 1
     node_budget: int = 16
-    adaptive: bool = False
+    value_min: float = 0.0
+    length: Length = Length.FIXED
+    batching: Batching = Batching.CONTINUOUS
+    lookahead: int = 0
+    runs: int = 1
+    verifiers: int = 1
+    groups: int = 1
+    priors: bool = False
+    calibrated: bool = True
+    shared_noise: bool = True
+    demanded: frozenset[str] = frozenset()
+
+    @property
+    def adaptive(self) -> bool:
+        """True where the controller may stop drafts early, spend the verifier's rows where they are most likely
+        accepted, and fall back to plain decoding where that is predicted to be faster."""
+        return self.length is Length.GOODPUT
 
 
 PLAIN = Strategy("plain", "autoregressive decoding", Choice.NONE)
@@ -52,9 +100,55 @@ SPECINFER = Strategy(
     node_budget=64,
 )
 
+MINIONS = Strategy(
+    "minions",
+    "Minions, arXiv 2402.15678: majority-voted path of weighted drafters, length by t_verify per accepted token, "
+    "drafting decoupled from verification",
+    Choice.ALL,
+    drafter_count=64,
+    cooperation=Cooperation.VOTED,
+    depth=8,
+    node_budget=8,
+    length=Length.TREND,
+    groups=2,
+)
+
+PIPEINFER = Strategy(
+    "pipeinfer",
+    "PipeInfer, arXiv 2407.11798: micro-batches of 4 drafted on while verdicts are out, confidence cutoff 0.5, "
+    "early cancellation",
+    Choice.FIRST,
+    depth=4,
+    node_budget=4,
+    value_min=0.5,
+    runs=4,
+)
+
+DSI = Strategy(
+    "dsi",
+    "DSI, arXiv 2405.14105: several targets verify one request's stretches at once, lookahead 5, at most 7 targets",
+    Choice.FIRST,
+    depth=5,
+    node_budget=5,
+    length=Length.COVERED,
+    runs=7,
+    verifiers=7,
+)
+
+SPIN = Strategy(
+    "spin",
+    "SPIN, arXiv 2503.15921: bandit on accepted tokens per second with capacity matching, decomposed batches, "
+    "micro-batch pipeline of 4",
+    Choice.BANDIT,
+    depth=4,
+    node_budget=4,
+    batching=Batching.DECOMPOSED,
+    groups=4,
+)
+
 COSINE = Strategy(
     "cosine",
-    "CoSine, arXiv 2503.10325: expertise routing, confidence-based fusion, adaptive speculation",
+    "CoSine, arXiv 2503.10325: expertise routing, confidence-based fusion, optimised batches, adaptive speculation",
     Choice.ROUTED,
     drafter_count=2,
     first_count=5,
@@ -64,16 +158,96 @@ COSINE = Strategy(
     width=3,
     beam=2,
     node_budget=24,
-    adaptive=True,
+    length=Length.GOODPUT,
+    batching=Batching.OPTIMISED,
+    priors=True,
 )
 
-PRESETS = {strategy.name: strategy for strategy in (PLAIN, VANILLA, SPECINFER, COSINE)}
+PRESETS = {row.name: row for row in (PLAIN, VANILLA, SPECINFER, MINIONS, PIPEINFER, DSI, SPIN, COSINE)}
+
+BOUNDS = {
+    "drafter_count": (1, 64),
+    "first_count": (0, 64),
+    "fusion_interval": (1, 64),
+    "depth": (0, 64),
+    "width": (1, 16),
+    "beam": (1, 16),
+    "node_budget": (1, 256),
+    "value_min": (0.0, 1.0),
+    "lookahead": (0, 64),
+    "runs": (1, 16),
+    "verifiers": (1, 16),
+    "groups": (1, 16),
+}
+KNOBS = {knob.name: knob for knob in fields(Strategy) if knob.name not in ("name", "source", "demanded")}
+WORDS = {"yes": True, "no": False}
 
 
-def named(name: str, default: str = "cosine") -> Strategy:
-    """The preset of a name; empty takes the default. Raises BadRequest, listing the names, for an unknown one."""
-    found = PRESETS.get(name or default)
-    if found is None:
+def parse(text: str, default: str = "cosine") -> Strategy:
+    """The strategy a text names: `PRESET` or `PRESET:KNOB=VALUE,...`; empty takes the default.
+
+    Raises BadRequest (UNKNOWN_STRATEGY, UNKNOWN_KNOB, KNOB_VALUE, KNOBS_CONTRADICT), naming what is known.
+    """
+    name, _, knobs = (text or default).partition(":")
+    row = PRESETS.get(name)
+    if row is None:
         known = ", ".join(PRESETS)
         raise BadRequest("UNKNOWN_STRATEGY", f"there is no strategy {name!r}; choose one of {known}", {"known": known})
-    return found
+    if not knobs:
+        return row
+    given = dict(_knob(pair) for pair in knobs.split(","))
+    changed = replace(row, name=text, demanded=frozenset(given), **given)
+    check(changed)
+    return changed
+
+
+def check(row: Strategy) -> None:
+    """Raises BadRequest(KNOBS_CONTRADICT) where knobs of a row exclude one another."""
+    problem = ""
+    if (row.choice is Choice.NONE) != (row.depth == 0):
+        problem = "choice=none drafts nothing and depth=0 needs it: give both or neither"
+    elif row.verifiers > row.runs:
+        problem = f"verifiers={row.verifiers} cannot be busy with runs={row.runs}: give at least as many runs"
+    elif row.runs > 1 and (row.cooperation is not Cooperation.SINGLE or row.width * row.beam > 1):
+        problem = "runs above 1 continue one chain: they need cooperation=single, width=1 and beam=1"
+    elif row.runs > 1 and row.lookahead:
+        problem = "runs above 1 look ahead by themselves: they need lookahead=0"
+    elif row.fusion_interval > max(1, row.depth):
+        problem = f"fusion_interval={row.fusion_interval} is longer than depth={row.depth}"
+    if problem:
+        raise BadRequest("KNOBS_CONTRADICT", f"strategy {row.name!r}: {problem}")
+
+
+def _knob(pair: str) -> tuple[str, Any]:
+    """A knob's name and value. Raises BadRequest."""
+    name, _, text = pair.partition("=")
+    if name not in KNOBS:
+        known = ", ".join(KNOBS)
+        raise BadRequest("UNKNOWN_KNOB", f"there is no knob {name!r}; the knobs are {known}", {"known": known})
+    default = getattr(PLAIN, name)
+    kind = type(default)
+    try:
+        if isinstance(default, bool):
+            return name, WORDS[text]
+        if isinstance(default, Enum):
+            return name, _member(type(default), text)
+        value = kind(text)
+        low, high = BOUNDS[name]
+        if low <= value <= high:
+            return name, value
+    except (KeyError, ValueError):
+        pass
+    raise BadRequest("KNOB_VALUE", f"{name}={text!r} is no value of the knob; it takes {_values(name, default)}")
+
+
+def _member(kind: type[Enum], text: str) -> Enum:
+    return next(member for member in kind if member.name.lower() == text)
+
+
+def _values(name: str, default: Any) -> str:
+    if isinstance(default, bool):
+        return "yes or no"
+    if isinstance(default, Enum):
+        return ", ".join(member.name.lower() for member in type(default))
+    low, high = BOUNDS[name]
+    return f"{low} to {high}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from cosine.core.scheduler import Scheduler, SchedulerConfig
-from cosine.core.strategy import named
+from cosine.core.strategy import parse
 from cosine.peer.links import Links
 from cosine.peer.membership import membership, open_store
 from cosine.rpc.hello import Identity
@@ -40,7 +40,7 @@ async def main() -> None:
     core = Scheduler(
         SchedulerConfig(
             session_prefix=f"{identity.incarnation:x}",
-            default_strategy=named(settings.strategy).name,
+            default_strategy=parse(settings.strategy).name,
             live_max=settings.live_max,
             prefill_chunk=settings.prefill_chunk,
             batch_rows_max=settings.batch_rows_max,

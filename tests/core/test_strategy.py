@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 
 from cosine.core.errors import BadRequest
-from cosine.core.strategy import PRESETS, Choice, named
+from cosine.core.strategy import PRESETS, Choice, check, parse
 
 
 def test_a_preset_is_found_by_its_name_and_empty_takes_the_default() -> None:
-    assert {name: named(name).name for name in PRESETS} == {name: name for name in PRESETS}
-    assert named("", "plain").name == "plain"
+    assert {name: parse(name).name for name in PRESETS} == {name: name for name in PRESETS}
+    assert parse("", "plain").name == "plain"
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(BadRequest) as caught:
-        named("magic")
+        parse("magic")
     assert caught.value.reason == "UNKNOWN_STRATEGY"
     assert all(name in caught.value.message for name in PRESETS)
 
