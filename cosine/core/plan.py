@@ -60,10 +60,16 @@ class DraftPlan:
     lookahead: int = 0
     calibrated: bool = True
 
+    @property
+    def interleaved(self) -> bool:
+        """True where drafters meet every `fusion_interval` tokens; else each drafts on alone to the full depth."""
+        return self.cooperation is Cooperation.FUSED
+
 
 @dataclass(frozen=True, slots=True)
 class DraftedTree:
-    """The tree of one session. `missed` says that fusion does not hold the session's first `base_length` tokens."""
+    """The tree of one session. `missed` says that fusion does not hold the session's first `base_length` tokens;
+    `kept_depth` is how deep a tree the last verdict had left, so that only the rest had to be drafted."""
 
     session_id: str
     base_length: int
@@ -71,12 +77,14 @@ class DraftedTree:
     missed: bool = False
     exchange_count: int = 0
     forward_us: int = 0
+    kept_depth: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class StepItem:
     """One session of a step; see DraftItem in drafter.proto. `tree` is what has been guessed already: the drafter goes
-    on growing it, best value first, and answers with the whole."""
+    on growing it, best value first, and answers with the whole. `run_ahead` says that another step will follow behind
+    the answer, so that a drafter that has nothing else to do may begin it at the end of its own best path."""
 
     session_id: str
     base_length: int
@@ -87,6 +95,7 @@ class StepItem:
     value_min: float
     sampling: Sampling
     tree: TokenTree = EMPTY
+    run_ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,14 @@ class Step:
     step_id: int
     items: tuple[StepItem, ...]
     round_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelSteps:
+    """Command: nobody waits for these steps of a drafter any more."""
+
+    drafter: str
+    step_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

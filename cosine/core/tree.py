@@ -132,6 +132,12 @@ def prune(tree: TokenTree, node_budget: int) -> TokenTree:
 
 def reroot(tree: TokenTree, committed: Sequence[int]) -> TokenTree | None:
     """What remains valid below the committed tokens, or None where they leave the tree."""
+    found = remaining(tree, committed)
+    return None if found is None else hang(tree, *found)
+
+
+def remaining(tree: TokenTree, committed: Sequence[int]) -> tuple[int, list[int]] | None:
+    """The node that the committed tokens lead to and all nodes below it, or None where they leave the tree."""
     kids = children(tree)
     node = ROOT
     for token in committed:
@@ -144,7 +150,7 @@ def reroot(tree: TokenTree, committed: Sequence[int]) -> TokenTree | None:
         if parent in inside and candidate != node:
             inside.add(candidate)
     inside.discard(node)
-    return hang(tree, node, sorted(inside))
+    return node, sorted(inside)
 
 
 def hang(tree: TokenTree, root: int, keep: Sequence[int]) -> TokenTree:
@@ -185,6 +191,10 @@ class Grower:
         self._confidences[node] = max(self._confidences[node], confidence)
         self._proposers[node] |= proposers
         return node
+
+    def claim(self, node: int, proposers: int) -> None:
+        """Adds proposers to a node."""
+        self._proposers[node] |= proposers
 
     def token_id(self, node: int) -> int:
         """Token of a node."""
