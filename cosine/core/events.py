@@ -14,7 +14,8 @@ TokenLogprob = tuple[float, tuple[int, ...], tuple[float, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A validated request; see AdmittedRequest in scheduler.proto. `deadline` is on the scheduler's clock, 0: none."""
+    """A validated request; see AdmittedRequest in scheduler.proto. `deadline` is on the scheduler's clock, 0: none.
+    The higher `priority` is verified first."""
 
     request_id: str
     attempt: int
@@ -27,16 +28,30 @@ class Admission:
     strategy: str = ""
     deadline: float = 0.0
     traceparent: str = ""
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class VerifierFacts:
-    """A verifier that can be given work."""
+    """A verifier that can be given work. A pass over `rows` rows took `base_ms + row_ms * rows` when it started, both 0
+    where it has not measured that."""
 
     peer_id: str
     sessions_max: int = 64
     tree_nodes_max: int = 64
     tokens_max: int = 2048
+    base_ms: float = 0.0
+    row_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DrafterFacts:
+    """A drafter that can be planned with; its times as in `VerifierFacts`. Drafters of one `model_id` are replicas."""
+
+    peer_id: str
+    base_ms: float = 0.0
+    row_ms: float = 0.0
+    model_id: str = ""
 
 
 # -- events
@@ -94,10 +109,11 @@ class FusionDown:
 
 @dataclass(frozen=True, slots=True)
 class DraftersChanged:
-    """Drafters that fusion can plan with."""
+    """Drafters that fusion can plan with, and what is known of them."""
 
     fusion: str
     drafters: tuple[str, ...]
+    facts: tuple[DrafterFacts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +133,11 @@ class PlanDone:
 
 @dataclass(frozen=True, slots=True)
 class SessionVerdict:
-    """The target's word on one session. `missed`: it does not hold the base. `refused`: why it never will."""
+    """The target's word on one session. `missed`: it does not hold the base. `refused`: why it never will.
+
+    Where the batch asked, `judged_nodes` are the tree's nodes at places of the committed path, and `agreements` how
+    alike the target finds each one's token and the one committed there; see Verdict in verifier.proto.
+    """
 
     session_id: str
     token_ids: tuple[int, ...] = ()
@@ -126,6 +146,8 @@ class SessionVerdict:
     logprobs: tuple[TokenLogprob, ...] = ()
     missed: bool = False
     refused: str = ""
+    judged_nodes: tuple[int, ...] = ()
+    agreements: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +209,7 @@ class BatchItem:
     sampling: Sampling = GREEDY
     prompt_length: int = 0
     prefill_only: bool = False
+    judge: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +220,21 @@ class SendBatch:
     batch_id: int
     items: tuple[BatchItem, ...]
     traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelBatch:
+    """Tell a verifier that nobody waits for a batch any more; it answers all the same."""
+
+    verifier: str
+    batch_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResetPeer:
+    """A peer has not answered for too long: break the link to it, and try again."""
+
+    peer_id: str
 
 
 @dataclass(slots=True)
@@ -246,4 +284,4 @@ class WakeAt:
     time: float
 
 
-Command = SendPlan | SendBatch | Progress | CloseSession | WakeAt
+Command = SendPlan | SendBatch | CancelBatch | ResetPeer | Progress | CloseSession | WakeAt

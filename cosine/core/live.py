@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any
 
-from cosine.core.events import Admission, BatchItem, Figures
+from cosine.core import speculation
+from cosine.core.bandit import Bandit
+from cosine.core.events import Admission, BatchItem, Figures, Progress, SessionVerdict
+from cosine.core.goodput import DEPTH_SLACK, Offer
+from cosine.core.knowledge import Priors
+from cosine.core.pace import HitRate, Pace
 from cosine.core.plan import PlanItem
-from cosine.core.routing import Route
-from cosine.core.speculation import DEPTH_SLACK, HitRate
-from cosine.core.strategy import Strategy
-from cosine.core.tree import EMPTY, TokenTree
+from cosine.core.routing import SCORE, Route, judge
+from cosine.core.strategy import Choice, Strategy
+from cosine.core.stream import Stream, Stretch
+from cosine.core.tree import EMPTY, TokenTree, chain, depths
 
 
 class Phase(Enum):
@@ -21,11 +27,14 @@ class Phase(Enum):
     READY = "waits for its verifier's next batch"
     DRAFTING = "waits for its tree"
     VERIFYING = "waits for its verdict"
+    STREAMING = "drafts and is verified at the same time"
 
 
 @dataclass(slots=True, eq=False)
 class Live:
-    """A request. `cached` counts the tokens its verifier holds, `planned` those that fusion holds."""
+    """A request. `cached` counts the tokens its verifier holds, `planned` those that fusion holds; `turn` counts the
+    requests that sat down at the verifier before it, `passed_over` the batches that went without it
+    since `ready_at`."""
 
     admission: Admission
     session_id: str
@@ -39,14 +48,33 @@ class Live:
     fusion: str = ""
     planned: int = 0
     round_id: int = 0
+    models: tuple[str, ...] = ()
     drafters: tuple[str, ...] = ()
     tree: TokenTree = EMPTY
     round_start: float = 0.0
     draft_ms: float = 0.0
     promised: float = 0.0
     depth: int = 0
+    node_budget: int = 1
+    ready_at: float = 0.0
     hit_rate: HitRate = field(default_factory=HitRate)
+    bandit: Bandit = field(default_factory=Bandit)
+    priors: Priors | None = None
+    offer: Offer | None = None
+    stream: Stream | None = None
+    turn: int = 0
+    passed_over: int = 0
     figures: Figures = field(default_factory=Figures)
+
+    @property
+    def sequence(self) -> list[int]:
+        """Committed tokens, then those that are drafted and unverified (of streamed requests)."""
+        return self.tokens if self.stream is None else self.tokens + self.stream.speculated
+
+    @property
+    def left(self) -> int:
+        """How many tokens may still be committed."""
+        return self.admission.max_new_tokens - self.output_count
 
     @property
     def output_count(self) -> int:
@@ -62,6 +90,12 @@ class Live:
         if self.output_count > 0 and self.tokens[-1] in self.admission.stop_token_ids:
             return "stop_token"
         return "length" if self.output_count >= self.admission.max_new_tokens else ""
+
+    def progress(self, token_ids: tuple[int, ...] = (), **more: Any) -> Progress:
+        """What the gateway is told, behind the tokens it has."""
+        admission = self.admission
+        offset = self.output_count - len(token_ids)
+        return Progress(admission.gateway, admission.request_id, admission.attempt, offset, token_ids, **more)
 
     def commit(self, token_ids: Sequence[int]) -> tuple[int, ...]:
         """Appends the target's tokens up to the first that ends the text; returns what was appended."""
@@ -87,23 +121,64 @@ class Live:
             admission.prompt_length,
         )
 
-    def plan_item(self, beam: int, value_min: float) -> PlanItem:
+    def stretch_need(self, peer_id: str, prefill_chunk: int) -> int:
+        """Rows that the context before the next stretch needs at a target."""
+        assert self.stream is not None
+        start = self.stream.next_start(len(self.tokens))
+        return min(prefill_chunk, start - min(self.stream.held.get(peer_id, 0), start - 1))
+
+    def stretch_item(self, peer_id: str, prefill_chunk: int, count_max: int) -> tuple[BatchItem, Stretch | None]:
+        """What a target is asked next of a streamed request: a part of the context (None), or a stretch."""
+        stream, admission, sequence = self.stream, self.admission, self.sequence
+        assert stream is not None
+        start = stream.next_start(len(self.tokens))
+        base = min(stream.held.get(peer_id, 0), start - 1)
+        rest = tuple(sequence[base:start])
+        if len(rest) > prefill_chunk:
+            stream.prefilling[peer_id] = base + prefill_chunk
+            return BatchItem(self.session_id, base, rest[:prefill_chunk], prefill_only=True), None
+        stretch = stream.next_stretch(peer_id, len(self.tokens), count_max)
+        tree = chain(sequence[start : start + stretch.count])
+        item = BatchItem(
+            self.session_id,
+            base,
+            rest,
+            TokenTree(tree.token_ids, tree.parents),
+            admission.sampling,
+            admission.prompt_length,
+        )
+        return item, stretch
+
+    def plan_item(self, width: int, beam: int, value_min: float) -> PlanItem:
         """What fusion is asked next."""
-        strategy = self.strategy
-        left = self.admission.max_new_tokens - self.output_count
+        strategy, sequence = self.strategy, self.sequence
+        left = self.left - (len(sequence) - len(self.tokens))
+        sampling = self.admission.sampling
         depth = min(strategy.depth, self.depth + DEPTH_SLACK) if strategy.adaptive else self.depth
         return PlanItem(
             self.session_id,
             self.planned,
-            tuple(self.tokens[self.planned :]),
+            tuple(sequence[self.planned :]),
             self.drafters,
             max(1, min(depth, left - 1)),
-            strategy.width,
+            width,
             beam,
-            strategy.node_budget,
-            value_min,
-            self.admission.sampling,
+            self.node_budget,
+            max(value_min, strategy.value_min),
+            sampling if strategy.shared_noise else replace(sampling, temperature=0.0),
         )
+
+    def learn(self, verdict: SessionVerdict, tree: TokenTree, pace: Pace, round_ms: float) -> None:
+        """What a round says of the drafters, of this request, and of the mesh's predictions."""
+        count = len(verdict.token_ids)
+        if self.strategy.choice is Choice.BANDIT and self.models:
+            self.bandit.note(self.models[0], count, round_ms / 1000)
+        depth = max(depths(tree), default=0)
+        if tree:
+            self.route.note(judge(SCORE, self.models, tree, verdict), count)
+            if self.priors is not None:
+                self.priors.note_hit_rate(len(verdict.nodes), depth)
+        speculation.learn(pace, self.hit_rate, self.offer, self.promised, len(verdict.nodes), depth)
 
     def note_round(
         self, nodes: Sequence[int], tree_size: int, draft_us: float, forward_us: int, round_ms: float

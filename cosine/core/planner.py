@@ -5,30 +5,28 @@ It knows fusions, drafters and plans; it does not know verifiers, gateways or al
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from cosine.core import speculation
+from cosine.core.bandit import assign
+from cosine.core.config import SchedulerConfig
+from cosine.core.events import DrafterFacts
 from cosine.core.live import Live
-from cosine.core.plan import DraftPlan
-from cosine.core.speculation import Offer, Pace, Shape
-from cosine.core.strategy import Choice, Strategy
+from cosine.core.offers import Offers
+from cosine.core.pace import Pace, draft_load
+from cosine.core.placement import Placement
+from cosine.core.plan import Cooperation, DraftedTree, DraftPlan
+from cosine.core.seat import Seat
+from cosine.core.strategy import Choice
+from cosine.core.timing import Load
 
-USUAL_WORK = 100.0
 LATE_FACTOR = 8.0
 PATIENCE = 2.0
 PROPOSER_BITS = 64
+CROWDING = 2.0  # times its even share that a drafter takes under a bandit
 
-
-class DraftDeadlines(Protocol):
-    """The part of the scheduler's configuration that concerns plans, in milliseconds."""
-
-    @property
-    def draft_deadline_min(self) -> float: ...
-
-    @property
-    def draft_deadline_max(self) -> float: ...
+Asked = tuple[tuple[str, ...], int, int]  # drafters, steps, tokens they have not read
 
 
 @dataclass(slots=True)
@@ -38,114 +36,158 @@ class Drafting:
 
     group: list[Live]
     sent_at: float
-    work: float
+    asked: Mapping[str, Asked]
+    fusion_interval: int
+    beam: int
     predicted_ms: float
     fresh: bool
     spent_ms: float = 0.0
+    kept: dict[str, int] = field(default_factory=dict)
+
+    def load(self) -> Load:
+        """What the drafters had to do: all that was asked, less the steps whose tokens were there already."""
+        sessions = []
+        for session_id, (drafters, depth, unread_count) in self.asked.items():
+            steps = max(0, depth - self.kept.get(session_id, 0))
+            sessions.append((drafters, steps, self.beam * steps + unread_count if steps else 0))
+        return draft_load(sessions, self.fusion_interval)
 
 
 class Planner:
     """Plans for requests that want to draft; `fusions` maps each fusion that is up to its drafters' names."""
 
-    def __init__(self, deadlines: DraftDeadlines, pace: Pace) -> None:
-        self.fusions: dict[str, tuple[str, ...]] = {}
-        self._deadlines = deadlines
+    def __init__(self, config: SchedulerConfig, pace: Pace) -> None:
+        self.fusions: dict[str, Placement] = {}
+        self._config = config
         self._pace = pace
-        self._trials = speculation.Trials()
+        self.offers = Offers(pace)
         self._under_way: dict[int, Drafting] = {}
+        self.drafters_seen = 0
+
+    def fusion_up(self, fusion: str) -> None:
+        """A fusion came; it will say whom it can plan with."""
+        self.fusions[fusion] = Placement()
+
+    def drafters_changed(self, fusion: str, drafters: Sequence[DrafterFacts]) -> None:
+        """A fusion that is up says whom it can plan with."""
+        self.fusions[fusion].drafters_changed(drafters)
+        self.drafters_seen = max(self.drafters_seen, len(self.fusions[fusion].models))
+
+    def forget(self, live: Live) -> None:
+        """A request is over, or drafts elsewhere from now on."""
+        placement = self.fusions.get(live.fusion)
+        if placement is not None:
+            placement.release(live.session_id)
 
     def fusion_for(self, live: Live) -> str:
         """The fusion that drafts for a request next: its own while that has drafters, else any that has, else ""."""
         strategy = live.strategy
-        if strategy.choice is Choice.NONE or live.admission.max_new_tokens - live.output_count <= 1:
+        if strategy.choice is Choice.NONE or live.left <= 1:
             return ""
-        if self.fusions.get(live.fusion):
-            return live.fusion
-        return next((name for name, drafters in self.fusions.items() if drafters), "")
+        able = [name for name, placement in self.fusions.items() if placement.models]
+        return live.fusion if live.fusion in able else next(iter(able), "")
 
-    def plan(self, fusion: str, wanting: Sequence[Live], round_id: int, now: float) -> DraftPlan | None:
+    def plan(
+        self, fusion: str, wanting: Sequence[Live], round_id: int, now: float, verifier_count: int
+    ) -> DraftPlan | None:
         """A plan for requests of one strategy, or None. Requests it leaves out have `depth` 0: they decode plainly."""
-        strategy = wanting[0].strategy
-        offer = self._offer(strategy, wanting, len(self.fusions[fusion]))
-        for live, depth, promised in zip(wanting, offer.depths, offer.promised, strict=True):
-            live.depth, live.promised = depth, promised
+        strategy, placement = wanting[0].strategy, self.fusions[fusion]
+        offer = self.offers.make(wanting, len(placement.models), verifier_count, self._config.batch_rows_max)
+        for index, live in enumerate(wanting):
+            live.offer, live.depth, live.promised = offer, offer.depths[index], offer.promised[index]
+            live.node_budget = offer.node_budgets[index]
         group = [live for live in wanting if live.depth]
         if not group:
             return None
-        for live in group:
-            live.drafters = self._choose(live, self.fusions[fusion], offer.drafter_count)
-        work = _work(group, offer.beam)
-        items = tuple(live.plan_item(offer.beam, offer.value_min) for live in group)
+        self._choose(group, placement, offer.drafter_count)
+        interval = strategy.fusion_interval if strategy.cooperation is Cooperation.FUSED else 0
+        asked = {live.session_id: (live.drafters, live.depth, len(live.sequence) - live.planned) for live in group}
+        items = tuple(live.plan_item(offer.width, offer.beam, offer.value_min) for live in group)
         fresh = any(live.planned == 0 for live in group)
         for live in group:
-            live.round_id, live.planned = round_id, len(live.tokens)
-        self._under_way[round_id] = Drafting(group, now, work, self._pace.draft.predict(work), fresh)
-        deadline_ms = self._deadline_ms(fresh)
+            live.round_id, live.planned = round_id, len(live.sequence)
+        drafting = Drafting(group, now, asked, interval, offer.beam, 0.0, fresh)
+        drafting.predicted_ms = self._pace.drafting_ms(drafting.load())
+        self._under_way[round_id] = drafting
         return DraftPlan(
-            round_id, strategy.cooperation, items, strategy.fusion_interval, deadline_ms, traceparent(group)
+            round_id,
+            strategy.cooperation,
+            items,
+            strategy.fusion_interval,
+            self._deadline_ms(drafting),
+            traceparent(group),
+            strategy.reading,
+            strategy.lookahead,
+            strategy.calibrated,
         )
 
-    def note_tree(self, round_id: int, forward_us: int) -> None:
-        """A tree of a plan has come: what its drafters spent on it, shared with the plan's other trees."""
-        drafting = self._under_way.get(round_id)
+    def note_tree(self, live: Live, drafted: DraftedTree) -> None:
+        """A tree of a plan has come: what its drafters spent on it, shared with the plan's other trees, and what of it
+        had been drafted while the last verdict was out."""
+        drafting = self._under_way.get(live.round_id)
         if drafting is not None:
-            drafting.spent_ms = max(drafting.spent_ms, forward_us / 1000)
+            drafting.spent_ms = max(drafting.spent_ms, drafted.forward_us / 1000)
+            drafting.kept[live.session_id] = drafted.kept_depth
+        if live.strategy.lookahead:
+            self._pace.note_head_start(drafted.kept_depth)
 
     def note_done(self, round_id: int, now: float) -> None:
         """All trees of a plan have come: learn how long that takes."""
         drafting = self._under_way.get(round_id)
-        if drafting is not None and drafting.work and not drafting.fresh:
-            self._pace.draft.note(drafting.work, (now - drafting.sent_at) * 1000, drafting.spent_ms)
+        if drafting is not None and not drafting.fresh:
+            took_ms = (now - drafting.sent_at) * 1000
+            self._pace.drafting.note(drafting.load(), took_ms, drafting.spent_ms)
 
     def end(self, round_id: int) -> list[Live]:
         """Forgets a plan, done or late; its requests."""
         drafting = self._under_way.pop(round_id, None)
         return [] if drafting is None else drafting.group
 
-    def worth_waiting_until(self, verifier: str, now: float) -> float | None:
+    def worth_waiting_until(self, seat: Seat, now: float) -> float | None:
         """When a verifier should wait no longer for drafts under way; None where it should not wait at all.
 
         Waiting pays while drafts are due sooner than the fixed part of a forward pass takes: what is verified together
         pays that part once. A draft that is late by as much as it was predicted to take is waited for no longer.
         """
+        if any(live.stream is not None for live in seat.ready.values()):
+            return None
+        first = next(iter(seat.ready.values()))
         for drafting in self._under_way.values():
-            if any(live.verifier == verifier for live in drafting.group):
+            due = (live for live in drafting.group if live.verifier == seat.peer_id and live.stream is None)
+            if any(seat.together(first, live) for live in due):
                 due_ms = (drafting.sent_at - now) * 1000 + drafting.predicted_ms
                 patience_end = drafting.sent_at + PATIENCE * drafting.predicted_ms / 1000
                 if now < patience_end and due_ms < self._pace.verify.base_ms:
                     return patience_end
         return None
 
-    def _offer(self, strategy: Strategy, wanting: Sequence[Live], drafter_count: int) -> Offer:
-        full = Shape(strategy.depth, strategy.drafter_count, strategy.beam)
-        if not strategy.adaptive:
-            return speculation.fixed_offer(full, len(wanting))
-        rates = [live.hit_rate.value for live in wanting]
-        offer = speculation.best_offer(full, self._pace, rates, drafter_count)
-        return offer if self._trials.allow(offer.gain) else replace(offer, depths=(0,) * len(wanting))
+    def _choose(self, group: Sequence[Live], placement: Placement, count: int) -> None:
+        """Every request of a plan gets its drafters: models first, then the peers that serve them."""
+        models = placement.models
+        if group[0].strategy.choice is Choice.BANDIT:
+            room = max(1, math.ceil(CROWDING * len(group) / len(models)))
+            matched = assign([live.bandit for live in group], models, [room] * len(models))
+            for live, model in zip(group, matched, strict=True):
+                live.models = (model or models[0],)
+        else:
+            for live in group:
+                live.models = _models_for(live, models, count)
+        for live in group:
+            live.drafters = tuple(placement.assign(live.session_id, model) for model in live.models)
 
-    @staticmethod
-    def _choose(live: Live, drafters: tuple[str, ...], count: int) -> tuple[str, ...]:
-        strategy = live.strategy
-        if strategy.choice is Choice.ROUTED:
-            return live.route.choose(drafters, count, strategy.first_count)
-        return drafters[: 1 if strategy.choice is Choice.FIRST else min(PROPOSER_BITS, count)]
-
-    def _deadline_ms(self, fresh: bool) -> float:
-        """Several times what drafting usually takes; a session's first plan may have a long context to read."""
-        least, most = self._deadlines.draft_deadline_min, self._deadlines.draft_deadline_max
-        return most if fresh else min(most, max(least, LATE_FACTOR * self._pace.draft.predict(USUAL_WORK)))
+    def _deadline_ms(self, drafting: Drafting) -> float:
+        """Several times what drafting should take; a session's first plan may have a long context to read."""
+        least, most = self._config.draft_deadline_min, self._config.draft_deadline_max
+        return most if drafting.fresh else min(most, max(least, LATE_FACTOR * drafting.predicted_ms))
 
 
-def _work(group: Iterable[Live], beam: int) -> float:
-    """Size of a plan's drafting: steps, and what each drafter has not read yet."""
-    passes: dict[str, int] = {}
-    rows = 0
-    for live in group:
-        rows += len(live.drafters) * (beam * live.depth + len(live.tokens) - live.planned)
-        for name in live.drafters:
-            passes[name] = max(live.depth, passes.get(name, 0))
-    return speculation.draft_work(rows, sum(passes.values()))
+def _models_for(live: Live, models: tuple[str, ...], count: int) -> tuple[str, ...]:
+    strategy = live.strategy
+    if strategy.choice is Choice.ROUTED:
+        return live.route.choose(models, count, strategy.first_count)
+    if strategy.choice is Choice.FIRST:
+        return (strategy.drafter,) if strategy.drafter in models else models[:1]
+    return models[: min(PROPOSER_BITS, count)]
 
 
 def traceparent(group: Iterable[Live]) -> str:

@@ -1,9 +1,25 @@
-"""Which drafters work on a request: how often each one's next token was right there, with exploration.
+"""Which drafters work on a request: a score per drafter model, learned from verdicts, with exploration.
 
-After a verdict every drafter that took part is judged along the committed path from the root: a hit per committed token
-it proposed, and a miss where it first did not. Old rounds fade. A request starts from what each drafter achieved on all
-requests so far; while its best drafter is right less often than `EXPLORE_BELOW`, rarely tried ones get a bonus
-(CoSine's exploration), above that the best rates win.
+After a verdict every drafter that took part gets a `Credit` for the places of the committed path where it had something
+to say. Two ways to count are built (CoSine's formula is a reconstruction, so it is measured, not believed):
+
+- HITS: a committed token that it proposed counts one, its first miss nothing.
+- HARMONIC: every place counts the harmonic mean of its confidence in its own token there and the agreement of that
+  token with the committed one (cosine of the target's embeddings). Confidence alone buys nothing, so an over-confident
+  stranger does not win. Drafts are trees: a drafter's own token is the one it is surest of or, where that counts more,
+  the committed one if it has proposed that too.
+
+On the test bed's recordings (tests/sim) HITS finds specialists about as often as HARMONIC does and is accepted as much,
+without asking the verifier for anything: `SCORE`. HARMONIC is only as good where it knows each proposer's own
+confidence; with the highest of a node's proposers for all of them, it finds fewer.
+
+A request's score is the average over its places, old rounds fading (the moving average of CoSine), starting from a
+prior. Its first rounds ask more drafters than later ones, half as many each time, so that one verdict says something of
+each. After that the best scores win, with a bonus for the rarely tried: a large one while the request's accepted length
+is below a threshold (explore), a small one above it (exploit).
+
+Drafters are names of models here. Which replica serves one is `placement`'s; drafting, trees' growth and the verifier
+are nobody's business in this module. Source: CoSine, arXiv 2503.10325, adaptive routing.
 """
 
 from __future__ import annotations
@@ -11,39 +27,59 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import Protocol
 
-EXPLORE_BELOW = 0.6
-BONUS = 0.25
-FADE = 0.8
+from cosine.core.events import SessionVerdict
+from cosine.core.tree import ROOT, TokenTree, children, depths
+
+FADE = 0.9
 PRIOR_TRIES = 1.5
 SHARED_FADE = 0.98
 FIRST_GUESS = 0.5
+LENGTH_FADE = 0.7
+
+
+class Score(Enum):
+    """What a drafter's token is worth; see the module."""
+
+    HITS = "hits"
+    HARMONIC = "harmonic"
+
+
+SCORE = Score.HITS
 
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """One drafter's part in one verdict: committed tokens in a row that it proposed, out of how many tries."""
+    """One drafter's part in one verdict: what its tokens were worth (a hit 1, under HARMONIC also parts of 1), summed
+    over the `tries` places where it was judged."""
 
-    hits: int
+    hits: float
     tries: int
 
 
-@dataclass(slots=True)
-class Score:
-    """Faded hits and tries of one drafter in one request."""
+class Prior(Protocol):
+    """What is known of drafters before a request has seen them; learns from every request's rounds."""
 
-    hits: float = 0.0
-    tries: float = 0.0
+    def prior(self, drafter: str) -> float:
+        """Expected worth per place of a drafter's tokens, 0 to 1."""
+        ...
+
+    def note(self, drafter: str, credit: Credit) -> None:
+        """One round of a request."""
+        ...
 
 
 @dataclass(slots=True)
 class SharedScores:
-    """How often each drafter was right over all requests: the prior of a new one."""
+    """How each drafter did over all requests, whatever they are about: the prior where nothing better is known."""
 
     rates: dict[str, float] = field(default_factory=dict)
 
     def prior(self, drafter: str) -> float:
-        """Expected hit rate of a drafter in a request nothing is known of."""
+        """Expected worth per place of a drafter in a request nothing is known of."""
         return self.rates.get(drafter, FIRST_GUESS)
 
     def note(self, drafter: str, credit: Credit) -> None:
@@ -52,47 +88,103 @@ class SharedScores:
             self.rates[drafter] = SHARED_FADE * self.prior(drafter) + (1 - SHARED_FADE) * credit.hits / credit.tries
 
 
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    """While fewer than `length_min` tokens per verdict are accepted, the bonus for rarely tried drafters is weighted
+    with `explore`, else with `exploit`."""
+
+    length_min: float = 2.5
+    explore: float = 0.25
+    exploit: float = 0.1
+
+
+EXPLORATION = Exploration()
+NO_OPINIONS: Mapping[tuple[int, int], float] = MappingProxyType({})
+
+
+@dataclass(slots=True)
+class Standing:
+    """One drafter in one request: faded sums of what its tokens were worth, and of its tries."""
+
+    hits: float = 0.0
+    tries: float = 0.0
+
+
 @dataclass(slots=True)
 class Route:
-    """One request's scores."""
+    """One request's scores; `accepted_length` is the moving average of its tokens per verdict, 0 before the first."""
 
-    shared: SharedScores
-    scores: dict[str, Score] = field(default_factory=dict)
+    shared: Prior
+    standings: dict[str, Standing] = field(default_factory=dict)
     round_count: int = 0
+    accepted_length: float = 0.0
+    exploration: Exploration = EXPLORATION
 
     def rate(self, drafter: str) -> float:
-        """Estimated hit rate of a drafter in this request."""
-        score = self.scores.get(drafter, Score())
-        return (score.hits + PRIOR_TRIES * self.shared.prior(drafter)) / (score.tries + PRIOR_TRIES)
+        """Score of a drafter in this request: the worth per place to expect of it."""
+        standing = self.standings.get(drafter, Standing())
+        return (standing.hits + PRIOR_TRIES * self.shared.prior(drafter)) / (standing.tries + PRIOR_TRIES)
 
     def choose(self, drafters: Sequence[str], count: int, first_count: int = 0) -> tuple[str, ...]:
-        """The `count` best of the drafters that are up, best first; equal scores in the order of their names.
+        """The `count` best of the drafters that are up, best first; equals in the order of their names.
 
-        A request's first round takes `first_count` instead, so that one verdict says something of each.
+        A request's first round takes `first_count` where that is more, its second half of them, its third a quarter.
         """
-        if self.round_count == 0:
-            count = max(count, first_count)
-        rates = {drafter: self.rate(drafter) for drafter in drafters}
-        if max(rates.values(), default=0.0) < EXPLORE_BELOW:
-            rates = {drafter: rate + self._bonus(drafter) for drafter, rate in rates.items()}
-        return tuple(sorted(drafters, key=lambda drafter: (-rates[drafter], drafter))[:count])
+        count = max(count, -(-first_count >> min(self.round_count, 16)))
+        exploration = self.exploration
+        exploring = self.accepted_length < exploration.length_min
+        weight = exploration.explore if exploring else exploration.exploit
+        worth = {drafter: self.rate(drafter) + weight * self._bonus(drafter) for drafter in drafters}
+        return tuple(sorted(drafters, key=lambda drafter: (-worth[drafter], drafter))[:count])
 
     def _bonus(self, drafter: str) -> float:
-        tries = self.scores[drafter].tries if drafter in self.scores else 0.0
-        return BONUS * math.sqrt(math.log(2 + self.round_count) / (1.0 + tries))
+        tries = self.standings[drafter].tries if drafter in self.standings else 0.0
+        return math.sqrt(math.log(2 + self.round_count) / (1.0 + tries))
 
-    def note(self, credits: Mapping[str, Credit]) -> None:
-        """The outcome of one round for every drafter that took part."""
+    def note(self, credits: Mapping[str, Credit], accepted_length: int | None = None) -> None:
+        """The outcome of one round: every participant's credit, and how many tokens the verdict committed (left out:
+        as many as the best participant was judged on)."""
+        if accepted_length is None:
+            accepted_length = max((credit.tries for credit in credits.values()), default=0)
+        fade = LENGTH_FADE if self.round_count else 0.0
+        self.accepted_length = fade * self.accepted_length + (1 - fade) * accepted_length
         self.round_count += 1
         for drafter, credit in credits.items():
-            score = self.scores.setdefault(drafter, Score())
-            score.hits = FADE * score.hits + credit.hits
-            score.tries = FADE * score.tries + credit.tries
+            standing = self.standings.setdefault(drafter, Standing())
+            standing.hits = FADE * standing.hits + credit.hits
+            standing.tries = FADE * standing.tries + credit.tries
             self.shared.note(drafter, credit)
 
 
+def judge(
+    score: Score,
+    drafters: Sequence[str],
+    tree: TokenTree,
+    verdict: SessionVerdict,
+    opinions: Mapping[tuple[int, int], float] = NO_OPINIONS,
+) -> dict[str, Credit]:
+    """Every drafter's part in a verdict on a tree; bit i of a node's proposers is `drafters[i]`.
+
+    HARMONIC wants a verdict that was asked for agreements (`BatchItem.judge`); without them an accepted token agrees
+    wholly and any other not at all. `opinions` are drafters' own confidences by (node, bit); where one is missing the
+    tree's stands for it. A drafter of which the tree holds nothing has missed once.
+    """
+    if score is Score.HITS:
+        return credits(drafters, [tree.proposers[node] for node in verdict.nodes], max(depths(tree), default=0))
+    agreements = dict(zip(verdict.judged_nodes, verdict.agreements, strict=True)) | dict.fromkeys(verdict.nodes, 1.0)
+    kids = children(tree)
+    places = [list(kids[parent].values()) for parent in (ROOT, *verdict.nodes) if parent in kids]
+    found: dict[str, Credit] = {}
+    for bit, drafter in enumerate(drafters):
+        said = [[node for node in place if tree.proposers[node] >> bit & 1] for place in places]
+        sure = {node: opinions.get((node, bit), tree.confidences[node]) for place in said for node in place}
+        worths = [_worth(place, sure, verdict.nodes, agreements) for place in said if place]
+        found[drafter] = Credit(sum(worths), max(1, len(worths)))
+    return found
+
+
 def credits(drafters: Sequence[str], accepted_proposers: Sequence[int], depth: int) -> dict[str, Credit]:
-    """Every drafter's part in a verdict on a tree `depth` deep, from the proposers of its accepted nodes, root down."""
+    """HITS: every drafter's part in a verdict on a tree `depth` deep, from its accepted nodes' proposers, root down."""
     result: dict[str, Credit] = {}
     for bit, drafter in enumerate(drafters):
         hits = 0
@@ -100,3 +192,18 @@ def credits(drafters: Sequence[str], accepted_proposers: Sequence[int], depth: i
             hits += 1
         result[drafter] = Credit(hits, min(depth, hits + 1))
     return result
+
+
+def _worth(
+    own: Sequence[int], confidences: Mapping[int, float], accepted: Sequence[int], agreements: Mapping[int, float]
+) -> float:
+    """HARMONIC for a drafter at one place, where it proposed the nodes `own`."""
+    surest = max(own, key=lambda node: (confidences[node], -node))
+    counted = {surest} | {node for node in own if node in accepted}
+    return max(harmonic_mean(confidences[node], agreements.get(node, 0.0)) for node in counted)
+
+
+def harmonic_mean(confidence: float, agreement: float) -> float:
+    """Of two numbers of which negative ones count as 0."""
+    low, high = sorted((max(0.0, confidence), max(0.0, agreement)))
+    return 2 * low * high / (low + high) if low else 0.0

@@ -8,37 +8,25 @@ It does no I/O, reads no clock and draws no random number.
 
 from __future__ import annotations
 
-import heapq
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cosine.core import events as ev
-from cosine.core import routing, speculation
+from cosine.core import routing
+from cosine.core.alarms import Alarms
+from cosine.core.config import SchedulerConfig
 from cosine.core.errors import BadRequest, Expired, MeshError, Unavailable
+from cosine.core.knowledge import Knowledge
 from cosine.core.live import Live, Phase
+from cosine.core.pace import HitRate, Pace
 from cosine.core.plan import DraftedTree
-from cosine.core.planner import Planner
+from cosine.core.planner import Planner, traceparent
 from cosine.core.seat import Seat
-from cosine.core.speculation import Pace
-from cosine.core.strategy import parse
-from cosine.core.tree import EMPTY, TokenTree, depths
-
-
-@dataclass(frozen=True, slots=True)
-class SchedulerConfig:
-    """Bounds and defaults. Times in milliseconds unless the name says otherwise."""
-
-    session_prefix: str = "s"
-    default_strategy: str = "cosine"
-    live_max: int = 64
-    prefill_chunk: int = 256
-    batch_rows_max: int = 256
-    draft_deadline_min: float = 150.0
-    draft_deadline_max: float = 2000.0
-    deadline_grace: float = 100.0
-    verifier_wait_s: float = 60.0
+from cosine.core.seats import Seats
+from cosine.core.strategy import check_demands, parse
+from cosine.core.streaming import Streams, is_streamed
+from cosine.core.tree import EMPTY, TokenTree
 
 
 class Scheduler:
@@ -48,14 +36,16 @@ class Scheduler:
         self.config = config
         self.pace = Pace()
         self.stale_count = 0
+        self.knowledge = Knowledge(config.session_prefix)
         self._shared = routing.SharedScores()
         self._live: dict[str, Live] = {}
         self._by_request: dict[str, Live] = {}
-        self._seats: dict[str, Seat] = {}
         self._seatless: OrderedDict[str, Live] = OrderedDict()
         self._planner = Planner(config, self.pace)
+        self._seats = Seats(config, self.pace, self._planner)
+        self._streams = Streams(self)
         self._to_draft: list[Live] = []
-        self._alarms: list[tuple[float, int, str]] = []
+        self._alarms = Alarms()
         self._next_id = 1
         self._out: list[ev.Command] = []
         self._handlers: dict[type, Callable[[Any, float], None]] = {
@@ -86,14 +76,16 @@ class Scheduler:
     def handle(self, event: ev.Event, now: float) -> list[ev.Command]:
         """Takes one event; returns what must now be done, in order."""
         self._out = []
-        first_alarm = self._alarms[0][0] if self._alarms else None
+        first_alarm = self._alarms.first
         self._handlers[type(event)](event, now)
         if not isinstance(event, ev.TreeCame | ev.VerdictCame):
+            self._seat_all(now)
             self._send_plans(now)
             self._seat_all(now)
             self._send_batches(now)
-        if self._alarms and (isinstance(event, ev.Tick) or self._alarms[0][0] != first_alarm):
-            self._out.append(ev.WakeAt(self._alarms[0][0]))
+        next_alarm = self._alarms.first
+        if next_alarm is not None and (isinstance(event, ev.Tick) or next_alarm != first_alarm):
+            self._out.append(ev.WakeAt(next_alarm))
         return self._out
 
     # -- requests
@@ -107,12 +99,17 @@ class Scheduler:
             self._forget(older)
         try:
             strategy = parse(admission.strategy, self.config.default_strategy)
+            check_demands(strategy, self._seats.seen_count, self._planner.drafters_seen)
         except BadRequest as error:
             self._out.append(ev.Progress(admission.gateway, admission.request_id, admission.attempt, 0, error=error))
             return
         session_id = f"{self.config.session_prefix}-{self._new_id()}"
         live = Live(admission, session_id, strategy, routing.Route(self._shared), list(admission.token_ids), now)
-        live.hit_rate = speculation.HitRate(self.pace.hit_rate)
+        live.hit_rate = HitRate(self.pace.hit_rate)
+        if strategy.priors:
+            live.priors = self.knowledge.priors(admission.token_ids[: admission.prompt_length])
+            live.route.shared = live.priors
+            live.hit_rate = HitRate(live.priors.hit_rate)
         live.figures.strategy = strategy.name
         self._live[session_id] = live
         self._by_request[admission.request_id] = live
@@ -121,7 +118,7 @@ class Scheduler:
             self._finish(live)
             return
         if admission.deadline:
-            self._alarm(admission.deadline, session_id)
+            self._alarms.set(admission.deadline, session_id)
         self._unseat(live, now)
 
     def _request_left(self, event: ev.RequestLeft, _now: float) -> None:
@@ -142,11 +139,7 @@ class Scheduler:
         self._forget(live)
 
     def _progress(self, live: Live, token_ids: tuple[int, ...] = (), **more: Any) -> None:
-        admission = live.admission
-        offset = live.output_count - len(token_ids)
-        self._out.append(
-            ev.Progress(admission.gateway, admission.request_id, admission.attempt, offset, token_ids, **more)
-        )
+        self._out.append(live.progress(token_ids, **more))
 
     def _forget(self, live: Live) -> None:
         """Drops a request and frees what workers hold for it; answers still under way find nobody."""
@@ -156,10 +149,10 @@ class Scheduler:
         self._seatless.pop(live.session_id, None)
         if live in self._to_draft:
             self._to_draft.remove(live)
-        seat = self._seats.get(live.verifier)
-        if seat is not None:
-            seat.ready.pop(live.session_id, None)
-            seat.sessions.discard(live.session_id)
+        if live.stream is not None:
+            self._streams.end(live)
+        self._seats.leave(live.session_id, live.verifier)
+        self._planner.forget(live)
         for peer_id in (live.verifier, live.fusion):
             if peer_id:
                 self._out.append(ev.CloseSession(peer_id, live.session_id))
@@ -167,15 +160,19 @@ class Scheduler:
     # -- peers
 
     def _verifier_up(self, event: ev.VerifierUp, now: float) -> None:
-        if event.verifier.peer_id in self._seats:
-            self._verifier_down(ev.VerifierDown(event.verifier.peer_id), now)
-        self._seats[event.verifier.peer_id] = Seat(event.verifier)
+        self._verifier_down(ev.VerifierDown(event.verifier.peer_id), now)
+        self._seats.up(event.verifier)
 
     def _verifier_down(self, event: ev.VerifierDown, now: float) -> None:
-        if self._seats.pop(event.peer_id, None) is None:
+        if not self._seats.down(event.peer_id):
             return
-        for live in self._live.values():
-            if live.verifier == event.peer_id:
+        for live in list(self._live.values()):
+            if live.stream is not None:
+                if event.peer_id in live.stream.peer_ids and not self._streams.lose(live, event.peer_id):
+                    self.undraft(live)
+                    live.verifier = ""
+                    self._unseat(live, now)
+            elif live.verifier == event.peer_id:
                 live.verifier, live.cached = "", 0
                 if live.phase is not Phase.DRAFTING and live not in self._to_draft:
                     self._unseat(live, now)
@@ -183,78 +180,94 @@ class Scheduler:
     def _unseat(self, live: Live, now: float) -> None:
         live.phase, live.since = Phase.SEATLESS, now
         self._seatless[live.session_id] = live
-        self._alarm(now + self.config.verifier_wait_s, live.session_id)
+        self._alarms.set(now + self.config.verifier_wait_s, live.session_id)
 
     def _fusion_up(self, event: ev.FusionUp, now: float) -> None:
         self._fusion_down(ev.FusionDown(event.peer_id), now)
-        self._planner.fusions[event.peer_id] = ()
+        self._planner.fusion_up(event.peer_id)
 
     def _fusion_down(self, event: ev.FusionDown, now: float) -> None:
         self._planner.fusions.pop(event.peer_id, None)
         for live in list(self._live.values()):
             if live.fusion == event.peer_id:
                 live.fusion, live.planned = "", 0
-                if live.phase is Phase.DRAFTING:
+                if live.stream is not None:
+                    self.undraft(live)
+                    self._streams.drafted(live, None)
+                elif live.phase is Phase.DRAFTING:
                     self._drafted(live, EMPTY, now)
 
     def _drafters_changed(self, event: ev.DraftersChanged, _now: float) -> None:
         if event.fusion in self._planner.fusions:
-            self._planner.fusions[event.fusion] = tuple(sorted(event.drafters))
+            facts = event.facts or tuple(ev.DrafterFacts(name) for name in event.drafters)
+            self._planner.drafters_changed(event.fusion, facts)
 
     # -- seats and batches
 
     def _seat_all(self, now: float) -> None:
         while self._seatless:
-            free = [seat for seat in self._seats.values() if seat.has_room]
+            free = self._seats.roomy()
             if not free:
                 return
             _, live = self._seatless.popitem(last=False)
-            seat = min(free, key=lambda seat: len(seat.sessions))
-            seat.sessions.add(live.session_id)
-            live.verifier = seat.facts.peer_id
+            if is_streamed(live):
+                self._streams.seat(live, free)
+                self._streams.pump(live)
+                continue
+            free[0].take_place(live)
             self._ready(live, now)
 
     def _ready(self, live: Live, now: float) -> None:
-        seat = self._seats.get(live.verifier)
+        seat = self.seats.get(live.verifier)
         if seat is None:
             self._unseat(live, now)
             return
-        live.phase = Phase.READY
+        live.phase, live.ready_at = Phase.READY, now
         seat.ready[live.session_id] = live
 
-    def _send_batches(self, now: float) -> None:
-        for peer_id, seat in self._seats.items():
-            if not seat.ready or seat.batch:
-                continue
-            wait_until = self._planner.worth_waiting_until(peer_id, now)
-            if wait_until is None:
-                self._out.append(seat.compose(self._new_id(), self.config, self.pace, now))
-            else:
-                self._alarm(wait_until, "wait")
+    @property
+    def seats(self) -> Mapping[str, Seat]:
+        return self._seats.by_peer
 
-    def _seat_of(self, batch_id: int) -> Seat | None:
-        """The verifier that works on a batch; None, counted, where nobody waits for it any more."""
-        for seat in self._seats.values():
-            if seat.batch and seat.batch_id == batch_id:
-                return seat
-        self.stale_count += 1
-        return None
+    def _send_batches(self, now: float) -> None:
+        for batch in self._seats.compose(self._new_id, now):
+            if isinstance(batch, float):
+                self._alarms.set(batch, "wait")
+                continue
+            self._alarms.set(now + self.config.batch_deadline_s, f"batch {batch.batch_id}")
+            trace = traceparent(batch.members.values())
+            self._out.append(ev.SendBatch(batch.peer_id, batch.batch_id, tuple(batch.items), trace))
 
     def _verdict_came(self, event: ev.VerdictCame, now: float) -> None:
-        seat = self._seat_of(event.batch_id)
-        live = None if seat is None else seat.batch.get(event.verdict.session_id)
-        if seat is not None and live is not None and self._awaits_verdict(live):
-            tree = seat.trees[live.session_id]
-            self._judged(live, event.verdict, tree, event.forward_us, now)
+        seat = self._seats.of(event.batch_id)
+        if seat is None:
+            self.stale_count += 1
+            return
+        batch = seat.batches[event.batch_id]
+        live = batch.members.get(event.verdict.session_id)
+        if live is None or self._live.get(live.session_id) is not live:
+            return
+        if live.stream is not None and live.session_id in batch.stretches:
+            if event.verdict.refused:
+                self._fail(live, BadRequest("VERIFIER_REFUSED", event.verdict.refused))
+            else:
+                self._streams.judged(live, batch, event.verdict, event.forward_us, now)
+        elif self._awaits_verdict(live):
+            self._judged(live, event.verdict, batch.trees[live.session_id], event.forward_us, now)
 
     def _batch_done(self, event: ev.BatchDone, now: float) -> None:
-        seat = self._seat_of(event.batch_id)
+        seat = self._seats.of(event.batch_id)
         if seat is None:
+            self.stale_count += 1
             return
-        left_out = [live for live in seat.clear() if self._awaits_verdict(live)]
-        self.pace.verify.note(seat.row_count, (now - seat.sent_at) * 1000)
-        for live in left_out:
-            self._ready(live, now)
+        batch, took_s = seat.end(event.batch_id, now)
+        if not batch.cancelled:
+            self._seats.learn(batch, took_s * 1000)
+        for session_id, live in batch.members.items():
+            if live.stream is not None and session_id in batch.stretches and session_id in self._live:
+                self._streams.left_out(live, batch)
+            elif self._awaits_verdict(live):
+                self._ready(live, now)
 
     def _awaits_verdict(self, live: Live) -> bool:
         """False once it has been judged, or is gone: a verdict counts once."""
@@ -271,51 +284,54 @@ class Scheduler:
             return
         round_ms = (now - live.round_start) * 1000 if was_round else 0.0
         if was_round:
-            self._learn(live, verdict, tree)
+            live.learn(verdict, tree, self.pace, round_ms)
+            self._planner.offers.note_verdict(live, forward_us / 1000, len(verdict.token_ids))
         live.note_round(verdict.nodes, len(tree), live.draft_ms * 1000, forward_us, round_ms)
-        committed = live.commit(verdict.token_ids)
-        live.cached = min(live.cached, len(live.tokens) - 1)
         live.tree, live.draft_ms = EMPTY, 0.0
-        finish = live.finish_reason()
-        self._progress(
-            live,
-            committed,
-            logprobs=verdict.logprobs[: len(committed)],
-            finish=finish,
-            figures=live.figures,
-        )
-        if finish:
-            self._forget(live)
-        else:
+        if self.commit(live, verdict.token_ids, verdict.logprobs):
+            live.cached = min(live.cached, len(live.tokens) - 1)
             self._next_round(live, now)
 
-    def _learn(self, live: Live, verdict: ev.SessionVerdict, tree: TokenTree) -> None:
-        count = len(verdict.token_ids)
-        if not tree:
-            live.hit_rate.note(0, 0)
-            return
-        proposers = [tree.proposers[node] for node in verdict.nodes]
-        depth = max(depths(tree))
-        live.route.note(routing.credits(live.drafters, proposers, depth))
-        live.hit_rate.note(len(verdict.nodes), depth)
-        self.pace.hit_rate += speculation.SHARED_RATE * (live.hit_rate.value - self.pace.hit_rate)
-        if live.promised:
-            self.pace.note_promise(live.promised, count)
+    def commit(self, live: Live, token_ids: Sequence[int], logprobs: Sequence[ev.TokenLogprob]) -> bool:
+        """Appends the target's tokens and tells the gateway; False where the request has ended with them."""
+        committed = live.commit(token_ids)
+        finish = live.finish_reason()
+        self._progress(live, committed, logprobs=tuple(logprobs[: len(committed)]), finish=finish, figures=live.figures)
+        if finish:
+            self._forget(live)
+        return not finish
 
     # -- drafting
 
     def _next_round(self, live: Live, now: float) -> None:
         live.round_start = now
+        if self.draft(live):
+            live.phase = Phase.DRAFTING
+        else:
+            self._ready(live, now)
+
+    def draft(self, live: Live) -> bool:
+        """Asks for a plan for the request; False where nobody can draft for it."""
         fusion = self._planner.fusion_for(live)
         if not fusion:
-            self._ready(live, now)
-            return
+            return False
         if fusion != live.fusion:
             if live.fusion:
+                self._planner.forget(live)
                 self._out.append(ev.CloseSession(live.fusion, live.session_id))
             live.fusion, live.planned = fusion, 0
-        live.phase = Phase.DRAFTING
         self._to_draft.append(live)
+        return True
+
+    def undraft(self, live: Live) -> None:
+        """Whatever is drafted for the request at this moment is worthless."""
+        live.round_id = 0
+        if live in self._to_draft:
+            self._to_draft.remove(live)
+
+    def say(self, command: ev.Command) -> None:
+        """Wants something done."""
+        self._out.append(command)
 
     def _send_plans(self, now: float) -> None:
         """One plan per fusion and strategy, for all requests that want to draft."""
@@ -326,17 +342,20 @@ class Scheduler:
             groups.setdefault((live.fusion, live.strategy.name), []).append(live)
         self._to_draft = []
         for (fusion, _), wanting in groups.items():
-            plan = self._planner.plan(fusion, wanting, self._new_id(), now)
-            for live in wanting:
-                if live.depth == 0:
+            plan = self._planner.plan(fusion, wanting, self._new_id(), now, len(self.seats))
+            for live in [live for live in wanting if live.depth == 0]:
+                if live.stream is not None:
+                    self._streams.drafted(live, None)
+                else:
                     self._ready(live, now)
             if plan is not None:
-                self._alarm(now + (plan.deadline_ms + self.config.deadline_grace) / 1000, f"round {plan.round_id}")
+                self._alarms.set(now + (plan.deadline_ms + self.config.deadline_grace) / 1000, f"round {plan.round_id}")
                 self._out.append(ev.SendPlan(fusion, plan))
 
     def _tree_came(self, event: ev.TreeCame, now: float) -> None:
         live = self._live.get(event.tree.session_id)
-        if live is None or live.phase is not Phase.DRAFTING or live.round_id != event.round_id:
+        drafting = live is not None and live.phase in (Phase.DRAFTING, Phase.STREAMING)
+        if live is None or not drafting or live.round_id != event.round_id:
             self.stale_count += 1
             return
         self._take_tree(live, event.tree, now)
@@ -351,7 +370,10 @@ class Scheduler:
             live.planned = 0
         live.figures.exchange_count += drafted.exchange_count
         live.figures.drafter_forward_us += drafted.forward_us
-        self._planner.note_tree(live.round_id, drafted.forward_us)
+        self._planner.note_tree(live, drafted)
+        if live.stream is not None:
+            self._streams.drafted(live, drafted)
+            return
         fits = drafted.base_length == len(live.tokens)
         self._drafted(live, drafted.tree if fits else EMPTY, now)
 
@@ -365,17 +387,29 @@ class Scheduler:
     # -- time
 
     def _tick(self, _event: ev.Tick, now: float) -> None:
-        while self._alarms and self._alarms[0][0] <= now:
-            _, _, subject = heapq.heappop(self._alarms)
+        for subject in self._alarms.due(now):
             if subject.startswith("round "):
                 self._round_late(int(subject.removeprefix("round ")), now)
+            elif subject.startswith("batch "):
+                self._batch_late(int(subject.removeprefix("batch ")), now)
             elif subject in self._live:
                 self._request_late(self._live[subject], now)
 
     def _round_late(self, round_id: int, now: float) -> None:
         for live in self._planner.end(round_id):
-            if live.phase is Phase.DRAFTING and live.round_id == round_id and live.session_id in self._live:
+            if live.round_id != round_id or live.session_id not in self._live:
+                continue
+            if live.stream is not None:
+                self._streams.drafted(live, None)
+            elif live.phase is Phase.DRAFTING:
                 self._drafted(live, EMPTY, now)
+
+    def _batch_late(self, batch_id: int, now: float) -> None:
+        """A verifier that stands still without dying is given up like one that has died; it may come back."""
+        seat = self._seats.of(batch_id)
+        if seat is not None:
+            self._out.append(ev.ResetPeer(seat.peer_id))
+            self._verifier_down(ev.VerifierDown(seat.peer_id), now)
 
     def _request_late(self, live: Live, now: float) -> None:
         deadline = live.admission.deadline
@@ -384,9 +418,6 @@ class Scheduler:
         elif live.phase is Phase.SEATLESS and now >= live.since + self.config.verifier_wait_s:
             message = f"no verifier has had room for {self.config.verifier_wait_s:g} s; try again later"
             self._fail(live, Unavailable("NO_VERIFIER", message, retry_delay_ms=5000))
-
-    def _alarm(self, time: float, subject: str) -> None:
-        heapq.heappush(self._alarms, (time, self._new_id(), subject))
 
     def _new_id(self) -> int:
         self._next_id += 1

@@ -5,74 +5,203 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from cosine.core import events as ev
 from cosine.core import speculation
+from cosine.core.batching import Candidate, Caps, LineTimes, choose
+from cosine.core.config import SchedulerConfig
+from cosine.core.decomposition import decompose
 from cosine.core.live import Live, Phase
-from cosine.core.planner import traceparent
 from cosine.core.speculation import Pace
-from cosine.core.tree import TokenTree, prune
+from cosine.core.strategy import Batching
+from cosine.core.stream import Stretch
+from cosine.core.tree import TokenTree, prune, values
+from cosine.core.turns import turn_count
+
+LIKELY = 0.15
+BATCHES_MAX = 2  # one that a verifier works on, one that it goes on with at once
 
 
-class BatchBounds(Protocol):
-    """The part of the scheduler's configuration that concerns batches, in tokens."""
+@dataclass(slots=True, eq=False)
+class Batch:
+    """What a verifier was sent: requests with their trees; of streamed requests the stretch (None: part of the
+    context). The rest is for learning: `drafted` are those that came with drafts, after `draft_ms` on average and then
+    `waiting_ms`; the verifier had nothing to do for `idle_ms` before."""
+
+    batch_id: int
+    peer_id: str
+    sent_at: float
+    members: dict[str, Live] = field(default_factory=dict)
+    trees: dict[str, TokenTree] = field(default_factory=dict)
+    stretches: dict[str, Stretch | None] = field(default_factory=dict)
+    items: list[ev.BatchItem] = field(default_factory=list)
+    answered: set[str] = field(default_factory=set)
+    cancelled: bool = False
+    drafted: list[Live] = field(default_factory=list)
+    kilotokens: float = 0.0
+    draft_ms: float = 0.0
+    idle_ms: float = 0.0
+    waiting_ms: float = 0.0
+    step_count: int = 0
+    node_count: int = 0
 
     @property
-    def prefill_chunk(self) -> int: ...
+    def row_count(self) -> int:
+        return sum(len(item.token_ids) + len(item.tree) for item in self.items)
 
     @property
-    def batch_rows_max(self) -> int: ...
+    def worthless(self) -> bool:
+        """True where nobody waits for any of it any more: stretches that were given up."""
+        return all(
+            stretch is not None and live.stream is not None and stretch not in live.stream.stretches
+            for live, stretch in ((live, self.stretches.get(session)) for session, live in self.members.items())
+        )
 
 
 @dataclass(slots=True, eq=False)
 class Seat:
-    """One verifier. `sessions` are all that sit here, `ready` those that wait, `batch` those under way with `trees`."""
+    """One verifier. `sessions` are all that sit here, `ready` those that wait, `batches` what it has been sent and not
+    answered, oldest first. `free_at` is when it answered last. Requests take `turns` turns, see `cosine.core.turns`."""
 
     facts: ev.VerifierFacts
     sessions: set[str] = field(default_factory=set)
     ready: OrderedDict[str, Live] = field(default_factory=OrderedDict)
-    batch_id: int = 0
-    batch: dict[str, Live] = field(default_factory=dict)
-    trees: dict[str, TokenTree] = field(default_factory=dict)
-    sent_at: float = 0.0
-    row_count: int = 0
+    batches: OrderedDict[int, Batch] = field(default_factory=OrderedDict)
+    free_at: float = 0.0
+    turn: int = 0
+    turns: int = 1
+
+    @property
+    def may_send(self) -> bool:
+        """True where a batch may go out: to an idle verifier any, behind a busy one's batch one of stretches."""
+        if not self.batches:
+            return bool(self.ready)
+        return len(self.batches) < BATCHES_MAX and any(live.stream is not None for live in self.ready.values())
 
     @property
     def has_room(self) -> bool:
         return len(self.sessions) < self.facts.sessions_max
 
-    def compose(self, batch_id: int, bounds: BatchBounds, pace: Pace, now: float) -> ev.SendBatch:
-        """Takes who waits, in order and within bounds, into a new batch."""
-        taken, rows = self._take(bounds)
+    @property
+    def peer_id(self) -> str:
+        return self.facts.peer_id
+
+    def take_place(self, live: Live) -> None:
+        """A request sits down."""
+        self.sessions.add(live.session_id)
+        live.verifier, live.turn = self.peer_id, self.turn
+        self.turn += 1
+
+    def take_turns(self, pace: Pace) -> None:
+        """Settles how many turns those that wait should take."""
+        waiting = [live for live in self.ready.values() if live.strategy.groups > 1]
+        self.turns = 1
+        if waiting:
+            rows = 1.0 + sum(len(live.tree) for live in waiting) / len(waiting)
+            draft_ms = max(live.draft_ms for live in waiting)
+            turns_max = min(live.strategy.groups for live in waiting)
+            self.turns = turn_count(len(self.sessions), turns_max, pace.verify, rows, draft_ms)
+
+    def together(self, live: Live, other: Live) -> bool:
+        """True where two requests belong in one batch."""
+        if live.strategy.groups == 1 and other.strategy.groups == 1:
+            return True
+        return live.turn % self.turns == other.turn % self.turns
+
+    def compose(self, batch_id: int, bounds: SchedulerConfig, pace: Pace, now: float) -> Batch | None:
+        """Takes who waits, in order and within bounds, into a new batch. Behind a batch under way only stretches of
+        streamed requests go; None where there is nothing to send."""
+        batch = Batch(batch_id, self.peer_id, now)
+        rows = self._take_stretches(batch, bounds)
+        if not self.batches:
+            self._take_rounds(batch, bounds, pace, rows)
+        if not batch.members:
+            return None
+        self._measure(batch, now)
+        self.batches[batch_id] = batch
+        return batch
+
+    def _measure(self, batch: Batch, now: float) -> None:
+        members = batch.members.values()
+        batch.kilotokens = sum(len(live.tokens) for live in members) / 1000
+        batch.drafted = [live for live in members if live.draft_ms and live.strategy.adaptive]
+        if batch.drafted:
+            count = len(batch.drafted)
+            batch.idle_ms = (now - self.free_at) * 1000 if self.free_at and not self.batches else 0.0
+            batch.draft_ms = sum(live.draft_ms for live in batch.drafted) / count
+            batch.waiting_ms = sum(now - live.ready_at for live in batch.drafted) * 1000 / count
+            batch.step_count = sum(live.depth for live in batch.drafted)
+            batch.node_count = sum(len(batch.trees[live.session_id]) for live in batch.drafted)
+
+    def end(self, batch_id: int, now: float) -> tuple[Batch, float]:
+        """A batch has been answered: it, and the seconds it took, waiting behind others left out."""
+        batch = self.batches.pop(batch_id)
+        took_s = now - max(batch.sent_at, self.free_at)
+        self.free_at = now
+        return batch, took_s
+
+    def _take_stretches(self, batch: Batch, bounds: SchedulerConfig) -> int:
+        rows = 0
+        for session_id, live in list(self.ready.items()):
+            if live.stream is None:
+                continue
+            if not live.stream.may_send(self.peer_id, len(live.tokens)):
+                del self.ready[session_id]
+                continue
+            need = live.stretch_need(self.peer_id, bounds.prefill_chunk)
+            if batch.members and rows + need >= bounds.batch_rows_max:
+                break
+            del self.ready[session_id]
+            count_max = min(self.facts.tree_nodes_max, max(0, bounds.batch_rows_max - rows - need))
+            item, stretch = live.stretch_item(self.peer_id, bounds.prefill_chunk, count_max)
+            batch.members[session_id] = live
+            batch.stretches[session_id] = stretch
+            batch.items.append(item)
+            if stretch is not None:
+                stretch.batch_id = batch.batch_id
+            rows += len(item.token_ids) + len(item.tree)
+        return rows
+
+    def _take_rounds(self, batch: Batch, bounds: SchedulerConfig, pace: Pace, rows: int) -> None:
+        taken, rows = self._take(bounds, pace, batch.sent_at, rows)
         trees = self._affordable(taken, bounds.batch_rows_max - rows, pace)
-        items = [live.batch_item(tree, bounds.prefill_chunk) for live, tree in zip(taken, trees, strict=True)]
         for live, tree in zip(taken, trees, strict=True):
             del self.ready[live.session_id]
             live.phase = Phase.VERIFYING
-            self.batch[live.session_id] = live
-            self.trees[live.session_id] = tree
-        self.batch_id, self.sent_at = batch_id, now
-        self.row_count = sum(len(item.token_ids) + len(item.tree) for item in items)
-        return ev.SendBatch(self.facts.peer_id, batch_id, tuple(items), traceparent(taken))
+            batch.members[live.session_id] = live
+            batch.trees[live.session_id] = tree
+            batch.items.append(live.batch_item(tree, bounds.prefill_chunk))
 
-    def clear(self) -> list[Live]:
-        """Ends the batch under way; whoever was in it."""
-        batch, self.batch, self.trees = self.batch, {}, {}
-        return list(batch.values())
-
-    def _take(self, bounds: BatchBounds) -> tuple[list[Live], int]:
+    def _take(self, bounds: SchedulerConfig, pace: Pace, now: float, rows: int) -> tuple[list[Live], int]:
         """Requests of the next batch, and the rows they need whatever is spent on adaptive trees."""
+        waiting = [live for live in self.ready.values() if live.stream is None]
         taken: list[Live] = []
-        rows = 0
-        for live in self.ready.values():
-            need = min(len(live.tokens) - live.cached, bounds.prefill_chunk)
-            need += 0 if live.strategy.adaptive else len(live.tree)
-            if taken and rows + need > bounds.batch_rows_max:
+        for live in self._chosen(waiting, bounds, pace, now):
+            if taken and not self.together(taken[0], live):
+                continue
+            need = _need(live, bounds)
+            if (taken or rows) and rows + need > bounds.batch_rows_max:
                 break
             taken.append(live)
             rows += need
+        for live in waiting:
+            live.passed_over = 0 if live in taken else live.passed_over + 1
         return taken, rows
+
+    def _chosen(self, waiting: list[Live], bounds: SchedulerConfig, pace: Pace, now: float) -> list[Live]:
+        """Who should be verified next, in order of service; all of one strategy's way of batching are looked at
+        together with the others, so that nobody waits for ever."""
+        ways = {live.strategy.batching for live in waiting}
+        if ways <= {Batching.CONTINUOUS} or len(waiting) == 1:
+            return waiting
+        times = LineTimes(pace.verify.base_ms, pace.verify.slope_ms)
+        candidates = [_candidate(live, bounds, now) for live in waiting]
+        if Batching.OPTIMISED in ways:
+            caps = Caps(bounds.batch_rows_max, bounds.batch_tokens_max, bounds.batch_ms_max, bounds.passed_over_max)
+            return [waiting[index] for index in choose(candidates, times, caps)]
+        groups = decompose(candidates, times)
+        overdue = (group for group in groups if any(waiting[i].passed_over >= bounds.passed_over_max for i in group))
+        return [waiting[index] for index in next(overdue, groups[0])]
 
     def _affordable(self, taken: Sequence[Live], rows_left: int, pace: Pace) -> list[TokenTree]:
         """Each request's tree within the verifier's bound; of adaptive strategies, what of it is worth its rows."""
@@ -85,3 +214,22 @@ class Seat:
             for index, tree in zip(chosen, kept, strict=True):
                 trees[index] = tree
         return trees
+
+
+def _need(live: Live, bounds: SchedulerConfig) -> int:
+    """Rows a request adds to a batch at least."""
+    context = min(len(live.tokens) - live.cached, bounds.prefill_chunk)
+    return context + (0 if live.strategy.adaptive else len(live.tree))
+
+
+def _candidate(live: Live, bounds: SchedulerConfig, now: float) -> Candidate:
+    """A request as the choice of a batch sees it. Of an adaptive strategy's tree only likely nodes count: the others
+    are cut off it once the batch is settled. Reading a prompt counts as worth its rows, since it costs them whenever it
+    is done."""
+    admission = live.admission
+    left_ms = (admission.deadline - now) * 1000 if admission.deadline else None
+    rows = min(len(live.tokens) - live.cached, bounds.prefill_chunk)
+    worths = values(live.tree) if live.tree.confidences else []
+    likely = [worth for worth in worths if worth >= LIKELY or not live.strategy.adaptive]
+    expected = 1.0 + sum(likely) if live.started else float(rows)
+    return Candidate(live.cached, rows + len(likely), expected, live.passed_over, admission.priority, left_ms)

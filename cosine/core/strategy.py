@@ -47,16 +47,18 @@ class Batching(Enum):
 class Strategy:
     """The knobs.
 
-    `first_count` drafters take part in a request's first round, `drafter_count` later. `length` other than FIXED makes
-    `depth` an upper bound. `value_min` ends a draft whose best path's value falls below it. `lookahead` is how many
-    steps drafters go on while a verdict is out; `runs` how many unverified stretches of one request may be at the
-    target at once, over `verifiers` verifiers. `groups` takes turns at the verifier. `calibrated` and `shared_noise`
-    are there to be turned off in ablations. `demanded` names the knobs that were asked for one by one.
+    `drafter` is the one that Choice.FIRST takes, where it is up. `first_count` drafters take part in a request's first
+    round, `drafter_count` later. `length` other than FIXED makes `depth` an upper bound. `value_min` ends a draft whose
+    best path's value falls below it. `lookahead` is how many steps drafters go on while a verdict is out; `runs` how
+    many unverified stretches of one request may be at the target at once, over `verifiers` verifiers. `groups` take
+    turns at the verifier. `calibrated` and `shared_noise` are there to be turned off in ablations. `demanded` names the
+    knobs that were asked for one by one.
     """
 
     name: str
     source: str
     choice: Choice
+    drafter: str = ""
     drafter_count: int = 1
     first_count: int = 0
     cooperation: Cooperation = Cooperation.SINGLE
@@ -122,6 +124,7 @@ PIPEINFER = Strategy(
     node_budget=4,
     value_min=0.5,
     runs=4,
+    calibrated=False,
 )
 
 DSI = Strategy(
@@ -133,6 +136,7 @@ DSI = Strategy(
     length=Length.COVERED,
     runs=7,
     verifiers=7,
+    calibrated=False,
 )
 
 SPIN = Strategy(
@@ -212,10 +216,29 @@ def check(row: Strategy) -> None:
         problem = "runs above 1 continue one chain: they need cooperation=single, width=1 and beam=1"
     elif row.runs > 1 and row.lookahead:
         problem = "runs above 1 look ahead by themselves: they need lookahead=0"
-    elif row.fusion_interval > max(1, row.depth):
-        problem = f"fusion_interval={row.fusion_interval} is longer than depth={row.depth}"
     if problem:
         raise BadRequest("KNOBS_CONTRADICT", f"strategy {row.name!r}: {problem}")
+
+
+def check_demands(row: Strategy, verifiers_seen: int, drafters_seen: int) -> None:
+    """Raises BadRequest where a strategy demands more peers than the mesh has had (0: none seen, nothing is known).
+
+    A preset takes as many as there are; only what was asked for by number must be there. Peers that are merely away
+    count: losing them costs speed, not answers.
+    """
+    wanted = row.verifiers if "verifiers" in row.demanded else min(2, row.verifiers)
+    if 0 < verifiers_seen < wanted:
+        raise BadRequest(
+            "TOO_FEW_VERIFIERS",
+            f"strategy {row.name!r} needs {wanted} verifiers for one request and the mesh has {verifiers_seen}; "
+            "start more, or choose another strategy",
+        )
+    if "drafter_count" in row.demanded and 0 < drafters_seen < row.drafter_count:
+        raise BadRequest(
+            "TOO_FEW_DRAFTERS",
+            f"strategy {row.name!r} wants {row.drafter_count} drafters and the mesh has {drafters_seen}; "
+            f"ask for {drafters_seen} at most",
+        )
 
 
 def _knob(pair: str) -> tuple[str, Any]:
@@ -229,6 +252,8 @@ def _knob(pair: str) -> tuple[str, Any]:
     try:
         if isinstance(default, bool):
             return name, WORDS[text]
+        if isinstance(default, str):
+            return name, text
         if isinstance(default, Enum):
             return name, _member(type(default), text)
         value = kind(text)

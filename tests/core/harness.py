@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cosine.core import events as ev
+from cosine.core.config import SchedulerConfig
 from cosine.core.errors import MeshError
 from cosine.core.fusion import Command as FusionCommand
 from cosine.core.fusion import Fusion, Guess, Step
+from cosine.core.plan import CancelSteps
 from cosine.core.sampling import GREEDY, Sampling
-from cosine.core.scheduler import Scheduler, SchedulerConfig
+from cosine.core.scheduler import Scheduler
 from cosine.core.tree import TokenTree
 from cosine.engine.base import EngineLimits
 from cosine.engine.drafting import DraftItem, draft
@@ -264,6 +266,11 @@ class Mesh:
                 self._post("scheduler", FUSION, lambda: self._plan(command))
             case ev.SendBatch() if command.verifier in self.verifiers:
                 self._post("scheduler", command.verifier, lambda: self._verify(command))
+            case ev.ResetPeer():
+                self.verifiers.pop(command.peer_id, None)
+                self._cut(command.peer_id)
+            case ev.CancelBatch() if command.verifier in self.verifiers:
+                pass  # the links here keep their order: by the time it arrives, the batch has been judged
             case ev.CloseSession():
                 self._post("scheduler", command.peer_id, lambda: self._close(command))
             case _:
@@ -314,6 +321,8 @@ class Mesh:
             if isinstance(command, Step):
                 self._post_step(command)
                 continue
+            if isinstance(command, CancelSteps):
+                continue
             for drafted in command.results:
                 self._answer(FUSION, ev.TreeCame(command.round_id, drafted))
             self._answer(FUSION, ev.PlanDone(command.round_id))
@@ -357,6 +366,7 @@ def draft_step(engine: ToyEngine, step: Step) -> list[Guess]:
             item.beam,
             item.sampling,
             item.value_min,
+            item.tree,
         )
         for item in step.items
     ]

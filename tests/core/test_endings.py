@@ -6,8 +6,9 @@ import pytest
 from harness import TWIN, Mesh, plain_text
 
 from cosine.core import events as ev
+from cosine.core.config import SchedulerConfig
 from cosine.core.sampling import Sampling
-from cosine.core.scheduler import Scheduler, SchedulerConfig
+from cosine.core.scheduler import Scheduler
 from cosine.engine.toy import EOS_TOKEN_ID
 
 PROMPT = (0, 7, 9)

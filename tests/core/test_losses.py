@@ -10,12 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cosine.core import events as ev
+from cosine.core.config import SchedulerConfig
 from cosine.core.errors import Expired, Unavailable
 from cosine.core.sampling import Sampling
-from cosine.core.scheduler import Scheduler, SchedulerConfig
+from cosine.core.scheduler import Scheduler
 from cosine.core.strategy import PRESETS
 
 STRATEGIES = sorted(PRESETS)
+TWO = ("v1", "v2")
 
 
 def ask_several(mesh: Mesh, strategy: str = "cosine", count: int = 24, temperature: float = 0.0) -> list[Text]:
@@ -47,7 +49,7 @@ def expect_all_freed(mesh: Mesh) -> None:
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_gives_the_plain_text_and_frees_everything(strategy: str, temperature: float) -> None:
-    mesh = Mesh()
+    mesh = Mesh(verifiers=TWO)
     texts = ask_several(mesh, strategy, temperature=temperature)
     mesh.run()
     expect_plain(texts)
@@ -78,6 +80,18 @@ def test_a_mesh_without_drafters_decodes_plainly_without_waiting_for_them() -> N
     mesh.run()
     expect_plain(texts)
     assert mesh.now - began < 1.0
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_verifier_that_stands_still_is_given_up_and_another_takes_over(strategy: str) -> None:
+    mesh = Mesh(verifiers=("v1", "v2", "v3"), config=SchedulerConfig(batch_deadline_s=5.0))
+    texts = ask_several(mesh, strategy)
+    for _ in range(40):
+        mesh.deliver_oldest()
+    mesh.deaf.add("v1")
+    mesh.run()
+    expect_plain(texts)
+    assert ev.ResetPeer("v1") in mesh.sent
 
 
 @pytest.mark.parametrize("deaf", [FUSION, *DRAFTERS])
@@ -361,7 +375,7 @@ def test_no_order_of_losses_delays_and_late_words_changes_a_text_or_loses_a_requ
     mesh = Mesh(verifiers=("v1", "v2"), config=SchedulerConfig(verifier_wait_s=1e6, prefill_chunk=4))
     texts = [
         mesh.ask(f"r{number}", (number, 5, *range(number * 3)), 20, Sampling(temperature, seed=number), strategy)
-        for number, strategy in enumerate(["cosine", "cosine", "specinfer", "vanilla", "plain"])
+        for number, strategy in enumerate(["cosine", "cosine:lookahead=6", "pipeinfer", "dsi", *STRATEGIES])
     ]
     play(mesh, moves, random.Random(seed))
     for name in ("v1", "v2"):

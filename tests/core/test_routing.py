@@ -1,4 +1,4 @@
-"""Routing: the drafter that is accepted most is found, none is left untried, the same past gives the same choice."""
+"""Routing: the drafter worth most is found, a bluffer is not, none is left untried, one past gives one choice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosine.core.routing import Credit, Route, SharedScores, credits
+from cosine.core.events import SessionVerdict
+from cosine.core.routing import Credit, Exploration, Route, Score, SharedScores, credits, harmonic_mean, judge
+from cosine.core.tree import ROOT, TokenTree, chain, merge
 
 DRAFTERS = ("d0", "d1", "d2", "d3")
 
@@ -90,11 +92,39 @@ def test_no_more_drafters_are_chosen_than_there_are() -> None:
     assert (route.choose((), 2), route.choose(("d0",), 2)) == ((), ("d0",))
 
 
-def test_a_requests_first_round_may_ask_more_drafters_to_learn_of_each() -> None:
+def test_a_requests_first_rounds_ask_more_drafters_half_as_many_each_time() -> None:
+    route, sizes = Route(SharedScores()), []
+    drafters = tuple(f"d{number}" for number in range(8))
+    for _ in range(5):
+        team = route.choose(drafters, 2, first_count=7)
+        sizes.append(len(team))
+        route.note({drafter: worth(1) for drafter in team})
+    assert sizes == [7, 4, 2, 2, 2]
+
+
+def test_rarely_tried_drafters_get_their_chance_while_little_is_accepted_and_hardly_while_much_is() -> None:
+    def choice(accepted_length: int) -> tuple[str, ...]:
+        route = Route(SharedScores(rates={"tried": 0.6, "untried": 0.5}), exploration=Exploration(3.0, 0.5, 0.0))
+        for _ in range(3):
+            route.note({"tried": Credit(1.8, 3)}, accepted_length)
+        return route.choose(("tried", "untried"), 1)
+
+    assert choice(accepted_length=1) == ("untried",)
+    assert choice(accepted_length=6) == ("tried",)
+
+
+def test_the_accepted_length_is_a_moving_average_that_starts_at_the_first_verdict() -> None:
     route = Route(SharedScores())
-    assert route.choose(DRAFTERS, 2, first_count=4) == DRAFTERS
-    route.note({drafter: worth(1) for drafter in DRAFTERS})
-    assert len(route.choose(DRAFTERS, 2, first_count=4)) == 2
+    route.note({}, 5)
+    assert route.accepted_length == 5
+    route.note({}, 1)
+    assert 1 < route.accepted_length < 5
+
+
+def test_without_a_given_length_the_best_participants_places_stand_for_it() -> None:
+    route = Route(SharedScores())
+    route.note({"d0": Credit(1, 2), "d1": Credit(3, 4)})
+    assert route.accepted_length == 4
 
 
 def test_a_drafter_is_credited_with_the_run_from_the_root_that_it_proposed_and_one_miss() -> None:
@@ -102,3 +132,75 @@ def test_a_drafter_is_credited_with_the_run_from_the_root_that_it_proposed_and_o
     assert found == {"a": Credit(3, 4), "b": Credit(1, 2), "c": Credit(0, 1)}
     assert credits(("a",), [1, 1], depth=2) == {"a": Credit(2, 2)}, "the tree was no deeper, so nothing was missed"
     assert credits(("a", "b"), [], depth=3) == {"a": Credit(0, 1), "b": Credit(0, 1)}
+
+
+def verdict(nodes: tuple[int, ...], agreements: dict[int, float]) -> SessionVerdict:
+    """A verdict that accepted these nodes; only what routing reads."""
+    return SessionVerdict("s", nodes=nodes, judged_nodes=tuple(agreements), agreements=tuple(agreements.values()))
+
+
+def test_a_place_counts_the_harmonic_mean_of_confidence_and_agreement() -> None:
+    tree = merge([chain([7, 8, 9], [0.5, 0.4, 0.3], proposer=0), chain([6], [0.8], proposer=1)])
+    found = judge(Score.HARMONIC, ("a", "b"), tree, verdict((0, 1), {0: 1.0, 1: 1.0, 2: 0.6, 3: 0.2}))
+    expected = harmonic_mean(0.5, 1.0) + harmonic_mean(0.4, 1.0) + harmonic_mean(0.3, 0.6)
+    assert found["a"] == Credit(expected, 3)
+    assert found["b"] == Credit(harmonic_mean(0.8, 0.2), 1)
+
+
+def test_a_drafters_own_token_is_its_surest_or_the_committed_one_if_it_proposed_that_too() -> None:
+    tree = TokenTree((5, 6, 7), (ROOT, ROOT, ROOT), (0.7, 0.2, 0.1), (0b01, 0b11, 0b10))
+    right = judge(Score.HARMONIC, ("a", "b"), tree, verdict((1,), {0: 0.1, 1: 1.0, 2: 0.9}))
+    assert right == {drafter: Credit(harmonic_mean(0.2, 1.0), 1) for drafter in ("a", "b")}
+    near = judge(Score.HARMONIC, ("a",), tree, verdict((1,), {0: 0.6, 1: 1.0}))
+    assert near == {"a": Credit(harmonic_mean(0.7, 0.6), 1)}
+    wrong = judge(Score.HARMONIC, ("a", "b"), tree, verdict((), {0: 0.3, 1: 0.4, 2: 0.9}))
+    assert wrong == {"a": Credit(harmonic_mean(0.7, 0.3), 1), "b": Credit(harmonic_mean(0.2, 0.4), 1)}
+
+
+def test_a_drafters_own_opinion_counts_before_the_joint_confidence() -> None:
+    tree = TokenTree((5,), (ROOT,), (0.9,), (0b11,))
+    found = judge(Score.HARMONIC, ("a", "b"), tree, verdict((0,), {0: 1.0}), {(0, 1): 0.2})
+    assert found == {"a": Credit(harmonic_mean(0.9, 1.0), 1), "b": Credit(harmonic_mean(0.2, 1.0), 1)}
+
+
+def test_a_verdict_without_agreements_still_tells_right_from_wrong() -> None:
+    tree = merge([chain([7], [0.5], proposer=0), chain([6], [0.9], proposer=1)])
+    found = judge(Score.HARMONIC, ("a", "b"), tree, verdict((0,), {}))
+    assert found == {"a": Credit(harmonic_mean(0.5, 1.0), 1), "b": Credit(0.0, 1)}
+
+
+def test_a_drafter_that_said_nothing_has_missed_once() -> None:
+    tree = chain([7, 8], [0.5, 0.5], proposer=0)
+    assert judge(Score.HARMONIC, ("a", "mute"), tree, verdict((0, 1), {0: 1.0, 1: 1.0}))["mute"] == Credit(0.0, 1)
+
+
+def test_hits_are_judged_without_agreements() -> None:
+    tree = merge([chain([7, 8, 9], [0.5, 0.4, 0.3], proposer=0), chain([6], [0.8], proposer=1)])
+    assert judge(Score.HITS, ("a", "b"), tree, verdict((0, 1), {})) == {"a": Credit(2, 3), "b": Credit(0, 1)}
+
+
+@given(st.floats(0, 1), st.floats(-1, 1))
+def test_a_harmonic_mean_is_high_only_where_both_are(confidence: float, agreement: float) -> None:
+    mean = harmonic_mean(confidence, agreement)
+    low, high = sorted((confidence, max(0.0, agreement)))
+    assert low - 1e-9 <= mean <= min(high, 2 * low) + 1e-9
+    assert mean == harmonic_mean(agreement, confidence)
+
+
+def play_against_a_bluffer(score: Score, round_count: int) -> tuple[str, ...]:
+    """The choice after rounds of a sure bluffer, whose tokens are always unlike the committed one, against an honest
+    drafter that doubts and is right three times in four."""
+    dice, route = random.Random(3), Route(SharedScores())
+    for _ in range(round_count):
+        team = route.choose(("bluffer", "honest"), 2)
+        hit = dice.random() < 0.75
+        honest = chain([7], [0.4], proposer=team.index("honest"))
+        tree = merge([honest, chain([6], [1.0], proposer=team.index("bluffer"))])
+        route.note(judge(score, team, tree, verdict((0,) if hit else (), {0: 1.0 if hit else 0.1, 1: 0.15})))
+    return route.choose(("bluffer", "honest"), 1)
+
+
+@pytest.mark.parametrize("score", list(Score))
+@pytest.mark.parametrize("round_count", [3, 30])
+def test_an_over_confident_stranger_does_not_win(score: Score, round_count: int) -> None:
+    assert play_against_a_bluffer(score, round_count) == ("honest",)

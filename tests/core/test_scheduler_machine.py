@@ -12,9 +12,10 @@ import pytest
 from harness import Mesh
 
 from cosine.core import events as ev
+from cosine.core.config import SchedulerConfig
 from cosine.core.errors import BadRequest
 from cosine.core.plan import DraftedTree
-from cosine.core.scheduler import Scheduler, SchedulerConfig
+from cosine.core.scheduler import Scheduler
 from cosine.core.speculation import TRIAL_ROUNDS
 from cosine.core.strategy import PRESETS
 from cosine.core.tree import chain
@@ -93,14 +94,14 @@ def ids(trace: Trace) -> tuple[int, str]:
 
 def test_a_request_is_read_drafted_for_verified_and_told_round_by_round() -> None:
     trace = Trace()
-    assert trace.came(count=6, strategy="vanilla") == ["r@0 []", "v#3 s-1 0+[1, 2, 3]"]
-    assert trace.judged(3, verdict("s-1", [10], 3)) == ["r@0 [10]", "f#4 s-1 0+[1, 2, 3, 10] by a to 4"]
+    assert trace.came(count=6, strategy="vanilla") == ["r@0 []", "v#2 s-1 0+[1, 2, 3]"]
+    assert trace.judged(2, verdict("s-1", [10], 3)) == ["r@0 [10]", "f#3 s-1 0+[1, 2, 3, 10] by a to 4"]
     tree = DraftedTree("s-1", 4, chain([11, 12, 99]), exchange_count=1)
-    assert trace.drafted(4, tree) == ["v#6 s-1 3+[10]|[11, 12, 99]/[-1, 0, 1]"]
-    told_next = trace.judged(6, verdict("s-1", [11, 12, 13], 6, nodes=[0, 1]))
-    assert told_next == ["r@1 [11, 12, 13]", "f#7 s-1 4+[11, 12, 13] by a to 1"]
-    assert trace.drafted(7, DraftedTree("s-1", 7, chain([14]))) == ["v#9 s-1 6+[13]|[14]/[-1]"]
-    assert trace.judged(9, verdict("s-1", [14, 15], 8, nodes=[0])) == [
+    assert trace.drafted(3, tree) == ["v#4 s-1 3+[10]|[11, 12, 99]/[-1, 0, 1]"]
+    told_next = trace.judged(4, verdict("s-1", [11, 12, 13], 6, nodes=[0, 1]))
+    assert told_next == ["r@1 [11, 12, 13]", "f#5 s-1 4+[11, 12, 13] by a to 1"]
+    assert trace.drafted(5, DraftedTree("s-1", 7, chain([14]))) == ["v#6 s-1 6+[13]|[14]/[-1]"]
+    assert trace.judged(6, verdict("s-1", [14, 15], 8, nodes=[0])) == [
         "r@4 [14, 15] length",
         "v closes s-1",
         "f closes s-1",
@@ -109,23 +110,23 @@ def test_a_request_is_read_drafted_for_verified_and_told_round_by_round() -> Non
 
 def test_plain_requests_go_from_verdict_to_batch_without_drafting() -> None:
     trace = Trace()
-    assert trace.came(count=2, strategy="plain") == ["r@0 []", "v#3 s-1 0+[1, 2, 3]"]
-    assert trace.judged(3, verdict("s-1", [10], 3)) == ["r@0 [10]", "v#4 s-1 3+[10]"]
-    assert trace.judged(4, verdict("s-1", [11], 4)) == ["r@1 [11] length", "v closes s-1"]
+    assert trace.came(count=2, strategy="plain") == ["r@0 []", "v#2 s-1 0+[1, 2, 3]"]
+    assert trace.judged(2, verdict("s-1", [10], 3)) == ["r@0 [10]", "v#3 s-1 3+[10]"]
+    assert trace.judged(3, verdict("s-1", [11], 4)) == ["r@1 [11] length", "v closes s-1"]
 
 
 def test_requests_that_come_while_a_batch_is_under_way_form_the_next_one() -> None:
     trace = Trace(drafters=())
-    assert trace.came("p", strategy="plain") == ["p@0 []", "v#3 s-1 0+[1, 2, 3]"]
+    assert trace.came("p", strategy="plain") == ["p@0 []", "v#2 s-1 0+[1, 2, 3]"]
     assert trace.came("q", strategy="plain") == ["q@0 []"]
     assert trace.came("r", strategy="plain") == ["r@0 []"]
-    batch = trace.judged(3, verdict("s-1", [10], 3))
+    batch = trace.judged(2, verdict("s-1", [10], 3))
     assert batch[0] == "p@0 [10]"
     assert [
         item.session_id for command in trace.sent if isinstance(command, ev.SendBatch) for item in command.items
     ] == [
+        "s-3",
         "s-4",
-        "s-6",
         "s-1",
     ]
 
@@ -135,44 +136,44 @@ def test_requests_of_one_batch_draft_in_one_plan() -> None:
     trace.came("p", strategy="plain")
     trace.came("q", prompt=(4,), strategy="vanilla")
     trace.came("r", prompt=(5,), strategy="vanilla")
-    trace.judged(3, verdict("s-1", [10], 3))
+    trace.judged(2, verdict("s-1", [10], 3))
     batch, _ = ids(trace)
-    told_next = trace.judged(batch, verdict("s-4", [20], 1), verdict("s-6", [30], 1), verdict("s-1", [11], 4))
+    told_next = trace.judged(batch, verdict("s-3", [20], 1), verdict("s-4", [30], 1), verdict("s-1", [11], 4))
     (plan,) = [line.partition(" ")[2] for line in told_next if line.startswith("f#")]
-    assert plan == "s-4 0+[4, 20] by a to 4, s-6 0+[5, 30] by a to 4"
+    assert plan == "s-3 0+[4, 20] by a to 4, s-4 0+[5, 30] by a to 4"
 
 
 def test_a_long_prompt_is_read_in_parts() -> None:
     trace = Trace(SchedulerConfig(prefill_chunk=4), drafters=())
-    assert trace.came(prompt=range(10), strategy="plain") == ["r@0 []", "v#3 s-1 0+[0, 1, 2, 3] only"]
-    assert trace.judged(3, verdict("s-1", [], 4)) == ["v#4 s-1 4+[4, 5, 6, 7] only"]
-    assert trace.judged(4, verdict("s-1", [], 8)) == ["v#5 s-1 8+[8, 9]"]
+    assert trace.came(prompt=range(10), strategy="plain") == ["r@0 []", "v#2 s-1 0+[0, 1, 2, 3] only"]
+    assert trace.judged(2, verdict("s-1", [], 4)) == ["v#3 s-1 4+[4, 5, 6, 7] only"]
+    assert trace.judged(3, verdict("s-1", [], 8)) == ["v#4 s-1 8+[8, 9]"]
 
 
 def test_a_verifier_that_misses_the_base_is_sent_everything() -> None:
     trace = Trace(drafters=())
     trace.came(strategy="plain")
-    trace.judged(3, verdict("s-1", [10], 3))
-    assert trace.judged(4, ev.SessionVerdict("s-1", cached_length=2, missed=True)) == ["v#5 s-1 0+[1, 2, 3, 10]"]
-    assert trace.judged(5, verdict("s-1", [11], 4)) == ["r@1 [11]", "v#6 s-1 4+[11]"]
+    trace.judged(2, verdict("s-1", [10], 3))
+    assert trace.judged(3, ev.SessionVerdict("s-1", cached_length=2, missed=True)) == ["v#4 s-1 0+[1, 2, 3, 10]"]
+    assert trace.judged(4, verdict("s-1", [11], 4)) == ["r@1 [11]", "v#5 s-1 4+[11]"]
 
 
 def test_a_verifier_that_is_lost_is_waited_for_and_its_successor_is_sent_everything() -> None:
     trace = Trace(drafters=())
     trace.came(strategy="plain")
-    trace.judged(3, verdict("s-1", [10], 3))
+    trace.judged(2, verdict("s-1", [10], 3))
     assert trace(ev.VerifierDown("v")) == []
-    assert trace.judged(4, verdict("s-1", [11], 4)) == [], "nobody waits for the dead one's word"
-    assert trace(ev.VerifierUp(ev.VerifierFacts("w"))) == ["w#6 s-1 0+[1, 2, 3, 10]"]
+    assert trace.judged(3, verdict("s-1", [11], 4)) == [], "nobody waits for the dead one's word"
+    assert trace(ev.VerifierUp(ev.VerifierFacts("w"))) == ["w#4 s-1 0+[1, 2, 3, 10]"]
 
 
 def test_a_request_that_loses_its_verifier_with_its_verdict_in_hand_finds_another_at_once() -> None:
     trace = Trace()
     trace.scheduler.pace.truth = 0.0
-    trace.scheduler._planner._trials.round_count = TRIAL_ROUNDS
+    trace.scheduler._planner.offers._trials.round_count = TRIAL_ROUNDS
     trace.came()
     trace(ev.VerifierUp(ev.VerifierFacts("w")))
-    (line,) = trace(ev.VerdictCame(3, verdict("s-1", [10], 3)), ev.VerifierDown("v"))[1:]
+    (line,) = trace(ev.VerdictCame(2, verdict("s-1", [10], 3)), ev.VerifierDown("v"))[1:]
     assert line.startswith("w#")
     assert line.endswith("s-1 0+[1, 2, 3, 10]")
 
@@ -180,10 +181,10 @@ def test_a_request_that_loses_its_verifier_with_its_verdict_in_hand_finds_anothe
 def test_fusion_that_comes_back_is_sent_everything() -> None:
     trace = Trace()
     trace.came(strategy="vanilla")
-    trace.judged(3, verdict("s-1", [10], 3))
-    trace.drafted(4, DraftedTree("s-1", 4))
+    trace.judged(2, verdict("s-1", [10], 3))
+    trace.drafted(3, DraftedTree("s-1", 4))
     trace(ev.FusionDown("f"), ev.FusionUp("g"), ev.DraftersChanged("g", ("a",)))
-    _, plan = trace.judged(6, verdict("s-1", [11], 4))
+    _, plan = trace.judged(4, verdict("s-1", [11], 4))
     assert plan.startswith("g#")
     assert plan.endswith("s-1 0+[1, 2, 3, 10, 11] by a to 4")
 
@@ -191,7 +192,7 @@ def test_fusion_that_comes_back_is_sent_everything() -> None:
 def test_what_a_verifier_refuses_fails_with_its_reason() -> None:
     trace = Trace(drafters=())
     trace.came()
-    refused = trace.judged(3, ev.SessionVerdict("s-1", refused="a session holds at most 8 tokens"))
+    refused = trace.judged(2, ev.SessionVerdict("s-1", refused="a session holds at most 8 tokens"))
     assert refused == ["r@0 [] VERIFIER_REFUSED", "v closes s-1"]
     (error,) = [command.error for command in trace.sent if isinstance(command, ev.Progress)]
     assert isinstance(error, BadRequest)
@@ -207,31 +208,31 @@ def test_an_unknown_strategy_is_refused_at_once() -> None:
 def test_a_tree_for_another_length_is_verified_without() -> None:
     trace = Trace()
     trace.came(strategy="vanilla")
-    trace.judged(3, verdict("s-1", [10], 3))
-    assert trace.drafted(4, DraftedTree("s-1", 3, chain([11]))) == ["v#6 s-1 3+[10]"]
+    trace.judged(2, verdict("s-1", [10], 3))
+    assert trace.drafted(3, DraftedTree("s-1", 3, chain([11]))) == ["v#4 s-1 3+[10]"]
 
 
 def test_fusion_that_misses_the_base_is_sent_everything_with_the_next_plan() -> None:
     trace = Trace()
     trace.came(strategy="vanilla")
-    trace.judged(3, verdict("s-1", [10], 3))
-    assert trace.drafted(4, DraftedTree("s-1", 4, missed=True)) == ["v#6 s-1 3+[10]"]
-    assert trace.judged(6, verdict("s-1", [11], 4)) == ["r@1 [11]", "f#7 s-1 0+[1, 2, 3, 10, 11] by a to 4"]
+    trace.judged(2, verdict("s-1", [10], 3))
+    assert trace.drafted(3, DraftedTree("s-1", 4, missed=True)) == ["v#4 s-1 3+[10]"]
+    assert trace.judged(4, verdict("s-1", [11], 4)) == ["r@1 [11]", "f#5 s-1 0+[1, 2, 3, 10, 11] by a to 4"]
 
 
 def test_a_session_left_out_of_a_finished_plan_is_verified_without() -> None:
     trace = Trace()
     trace.came(strategy="vanilla")
-    trace.judged(3, verdict("s-1", [10], 3))
-    assert trace.drafted(4) == ["v#6 s-1 3+[10]"]
+    trace.judged(2, verdict("s-1", [10], 3))
+    assert trace.drafted(3) == ["v#4 s-1 3+[10]"]
 
 
 def test_drafters_that_vanish_between_verdict_and_plan_cost_nothing_but_their_drafts() -> None:
     trace = Trace()
     trace.came(strategy="vanilla")
-    trace.judged(3, verdict("s-1", [10], 3))
-    trace.drafted(4, DraftedTree("s-1", 4))
-    trace(ev.VerdictCame(6, verdict("s-1", [11], 4)), ev.DraftersChanged("f", ()), ev.BatchDone(6))
+    trace.judged(2, verdict("s-1", [10], 3))
+    trace.drafted(3, DraftedTree("s-1", 4))
+    trace(ev.VerdictCame(4, verdict("s-1", [11], 4)), ev.DraftersChanged("f", ()), ev.BatchDone(4))
     sent = (
         trace.drafted(ids(trace)[0], DraftedTree("s-1", 5)) if trace.scheduler._planner._under_way else told(trace.sent)
     )
@@ -242,12 +243,12 @@ def test_drafters_that_vanish_between_verdict_and_plan_cost_nothing_but_their_dr
 def test_a_draft_that_is_late_is_not_waited_for_and_its_tree_is_dropped() -> None:
     trace = Trace()
     trace.came(strategy="vanilla")
-    trace.judged(3, verdict("s-1", [10], 3))
+    trace.judged(2, verdict("s-1", [10], 3))
     (wake,) = [command.time for command in trace.sent if isinstance(command, ev.WakeAt)]
     assert trace(ev.Tick()) == []
     trace.now = wake
-    assert trace(ev.Tick()) == ["v#6 s-1 3+[10]"]
-    assert trace.drafted(4, DraftedTree("s-1", 4, chain([11]))) == []
+    assert trace(ev.Tick()) == ["v#4 s-1 3+[10]"]
+    assert trace.drafted(3, DraftedTree("s-1", 4, chain([11]))) == []
     assert trace.scheduler.stale_count == 1
 
 
@@ -268,7 +269,8 @@ def test_room_is_what_is_left_of_the_bound_on_requests() -> None:
 
 @pytest.mark.parametrize("strategy", sorted(PRESETS))
 def test_a_batch_keeps_to_its_rows_whatever_the_trees(strategy: str) -> None:
-    mesh = Mesh(config=SchedulerConfig(batch_rows_max=40, prefill_chunk=16))
+    verifiers = ("v1", "v2")[: PRESETS[strategy].verifiers]
+    mesh = Mesh(config=SchedulerConfig(batch_rows_max=40, prefill_chunk=16), verifiers=verifiers)
     for number in range(12):
         mesh.ask(f"r{number}", (number, *range(number)), strategy=strategy)
     mesh.run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cosine.core.errors import BadRequest
-from cosine.core.strategy import PRESETS, Choice, check, parse
+from cosine.core.strategy import PRESETS, Choice, parse
 
 
 def test_a_preset_is_found_by_its_name_and_empty_takes_the_default() -> None:

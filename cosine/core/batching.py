@@ -1,0 +1,107 @@
+"""Which of the requests that wait are verified in the next forward pass of the target.
+
+First what a batch owes: whoever has been passed over `waited_count_max` times goes, the oldest first. Then rank by
+rank: who of a priority goes is decided as if nobody of a lower priority waited. Within a rank those who would miss
+their deadline by waiting go first, of the others the set that makes the pass cheapest (CoSine, arXiv 2503.10325; the
+cost is argued in `passes.py`).
+
+The oldest of those who are overdue always goes, and newcomers queue behind it: a request that finds n others waiting
+is passed over at most `waited_count_max + n` times, whatever their priorities. It does not know how a batch is divided
+(`decomposition.py`), nor sessions, trees, verifiers or clocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from cosine.core.packing import cheapest
+from cosine.core.passes import Candidate, Caps, Goal, LineTimes, Load, VerifyTimes
+
+__all__ = ["WEIGHT", "Candidate", "Caps", "LineTimes", "VerifyTimes", "choose"]
+
+WEIGHT = 0.9  # from here on bench/batching.py gains little; below 1, since then the better of two passes goes first
+
+
+def choose(waiting: Sequence[Candidate], times: VerifyTimes, caps: Caps, weight: float = WEIGHT) -> list[int]:
+    """Indices of the next batch in order of service; empty only where nobody waits.
+
+    `waiting` is in order of arrival. `weight` (0 to 1) is what the pass after this one counts for. A request over a cap
+    goes all the same, alone: where it is overdue or its deadline presses, or where nobody else can go. Raises
+    ValueError for a weight out of range.
+    """
+    if not 0.0 <= weight <= 1.0:
+        raise ValueError(f"weight is {weight}; give one from 0 (this pass alone counts) to 1 (the next counts as much)")
+    batch = _Batch(waiting, Goal(times, caps, weight))
+    overdue = [index for index, candidate in enumerate(waiting) if candidate.waited_count >= caps.waited_count_max]
+    batch.force(sorted(overdue, key=lambda index: -waiting[index].waited_count))
+    ranks: dict[int, list[int]] = {}
+    for index, candidate in enumerate(waiting):
+        ranks.setdefault(candidate.priority, []).append(index)
+    for place, priority in enumerate(sorted(ranks, reverse=True)):
+        batch.add_rank(ranks[priority], effort=0.5**place)
+    if waiting and not batch.chosen:
+        batch.force([max(ranks[max(ranks)], key=lambda index: waiting[index].waited_count)])
+    return batch.chosen
+
+
+class _Batch:
+    """A batch while it is put together: who goes, what the pass then holds, what earlier ranks have left behind."""
+
+    def __init__(self, waiting: Sequence[Candidate], goal: Goal) -> None:
+        self.chosen: list[int] = []
+        self._waiting = waiting
+        self._goal = goal
+        self._load = Load()
+        self._behind = Load()
+
+    def force(self, indices: Iterable[int], in_time: bool = False) -> None:
+        """Takes whoever fits, the first of a batch in any case; `in_time`: only if the pass then meets the deadline."""
+        for index in indices:
+            load = self._load.plus(self._waiting[index])
+            late = in_time and self._goal.pass_ms(load) > self._left_ms(index)
+            if not late and (not self.chosen or self._goal.fits(load)):
+                self._take([index], load)
+
+    def add_rank(self, rank: Sequence[int], effort: float) -> None:
+        """Takes of requests of one priority those who cannot wait, and the cheapest set of the others."""
+        self.force(self._pressing(self._left_of(rank)), in_time=True)
+        left = self._left_of(rank)
+        if left:
+            candidates = [self._waiting[index] for index in left]
+            packing = cheapest(candidates, self._load, self._behind, self._goal, effort)
+            self._take([left[position] for position in packing.taken], packing.load)
+            self._behind = packing.left
+
+    def _left_of(self, rank: Sequence[int]) -> list[int]:
+        chosen = set(self.chosen)
+        return [index for index in rank if index not in chosen]
+
+    def _left_ms(self, index: int) -> float:
+        left_ms = self._waiting[index].deadline_ms
+        return math.inf if left_ms is None else left_ms
+
+    def _take(self, indices: Sequence[int], load: Load) -> None:
+        """Adds to the batch. A deadline that it meets now, it must still meet with whoever is added later."""
+        self.chosen += indices
+        self._load = load
+        dated = [self._left_ms(index) for index in indices if self._waiting[index].deadline_ms is not None]
+        if dated:
+            pass_ms, caps = self._goal.pass_ms(load), self._goal.caps
+            least_ms = min([caps.latency_ms_max, *(left_ms for left_ms in dated if left_ms >= pass_ms)])
+            self._goal = replace(self._goal, caps=replace(caps, latency_ms_max=least_ms))
+
+    def _pressing(self, rank: Sequence[int]) -> list[int]:
+        """Who would be late after waiting for this pass, or is; the earliest deadline first."""
+        dated = [index for index in rank if self._waiting[index].deadline_ms is not None]
+        if not dated:
+            return []
+        whole = self._load
+        for index in rank:
+            whole = whole.plus(self._waiting[index])
+        whole = whole._replace(row_count=min(whole.row_count, self._goal.caps.row_count_max))
+        patience_ms = min(self._goal.caps.latency_ms_max, self._goal.pass_ms(whole))
+        alone_ms = {index: self._goal.pass_ms(Load().plus(self._waiting[index])) for index in dated}
+        pressing = [index for index in dated if self._left_ms(index) < patience_ms + alone_ms[index]]
+        return sorted(pressing, key=self._left_ms)

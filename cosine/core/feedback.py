@@ -1,0 +1,77 @@
+"""Negative feedback between drafting and verifying (CoSine, adaptive speculation): a verifier that waits for drafts gets
+more of them, one that drafts wait for gets fewer.
+
+It turns idle and waiting times into one level, and a level into bounds of what a plan may draft. It knows neither
+requests nor peers, and predicts nothing: what pays within the bounds is for `goodput` to say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from cosine.core.goodput import Shape
+
+STEP = 2.0**0.5
+BAND = 0.2
+SMOOTHING = 0.5
+PUSH = 0.4
+PUSH_MAX = 4.0
+LEAK = 0.5
+RELIEF = 0.5
+
+
+@dataclass(slots=True)
+class Feedback:
+    """A damped controller around one verifier, told of every batch.
+
+    `level` 0 is what the strategy says, each level below is `STEP` times less, down to `level_min`; levels above 0 are
+    used only where `level_max` allows more than the strategy says.
+
+    Pressure is waiting less idling, as share of the batch's time; what exceeds `BAND` adds up and moves the level by
+    one when it reaches a threshold, then starts anew, so that every step is seen before the next. Where nobody waited
+    there is nothing to be gained by fewer drafts, and the level returns to 0 at a pressure of `RELIEF` at least. A step
+    back doubles the threshold, a step onward resets it: around a balance that no level meets exactly it comes to rest
+    instead of swinging.
+    """
+
+    level: int = 0
+    level_max: int = 0
+    level_min: int = -4
+    _pressure: float = 0.0
+    _sum: float = 0.0
+    _threshold: float = PUSH
+    _last_step: int = 0
+
+    @property
+    def factor(self) -> float:
+        """How much of what the strategy says may be drafted."""
+        return float(STEP**self.level)
+
+    def note(self, idle_ms: float, waiting_ms: float, busy_ms: float) -> int:
+        """A batch: before it the verifier had nothing to do for `idle_ms` while requests were drafting, its requests
+        had waited for `waiting_ms` on average with their drafts ready, and it took `busy_ms`. Returns the level."""
+        now = max(-1.0, min(1.0, (waiting_ms - idle_ms) / max(1e-9, busy_ms + idle_ms)))
+        if waiting_ms <= 0.0 and self.level < 0:
+            now = min(now, -RELIEF)
+        self._pressure += SMOOTHING * (now - self._pressure)
+        beyond = self._pressure - max(-BAND, min(BAND, self._pressure))
+        self._sum = self._sum + beyond if beyond else LEAK * self._sum
+        step = -1 if self._sum > 0.0 else 1
+        if abs(self._sum) >= self._threshold:
+            self._sum = 0.0
+            if self.level_min <= self.level + step <= self.level_max:
+                self._move(step)
+        return self.level
+
+    def limit(self, full: Shape) -> Shape:
+        """What a plan may draft at most: drafters, beam and nodes by the present factor, never less than one."""
+        count = max(1, round(full.drafter_count * self.factor))
+        beam = max(1, round(full.beam * self.factor))
+        return replace(full, drafter_count=count, beam=beam, node_budget=max(1, round(full.node_budget * self.factor)))
+
+    def _move(self, step: int) -> None:
+        back = step == -self._last_step
+        self._threshold = min(PUSH_MAX, 2.0 * self._threshold) if back else PUSH
+        self._last_step = step
+        self.level += step
+        self._pressure = 0.0

@@ -1,0 +1,66 @@
+"""How far a plan drafts, by its strategy's way of deciding: nobody's, predicted goodput, Minions' trend, DSI's cover.
+
+Part of the planner. What is predicted is `goodput`'s and `pace`'s; this file only asks the right one and remembers
+what it must between plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cosine.core import speculation
+from cosine.core.feedback import Feedback
+from cosine.core.goodput import Offer, Shape, best_offer, fixed_offer
+from cosine.core.lengths import Trend, covered_depth
+from cosine.core.live import Live
+from cosine.core.pace import Pace
+from cosine.core.plan import Cooperation
+from cosine.core.strategy import Length, Strategy
+
+
+class Offers:
+    """Offers for the requests of one scheduler."""
+
+    def __init__(self, pace: Pace) -> None:
+        self.feedback = Feedback()
+        self._pace = pace
+        self._trials = speculation.Trials()
+        self._trends: dict[str, Trend] = {}
+
+    def make(self, wanting: Sequence[Live], drafter_count: int, verifier_count: int, rows_max: int) -> Offer:
+        """An offer for requests of one strategy that draft together."""
+        strategy = wanting[0].strategy
+        full = _shape(strategy)
+        if strategy.length is Length.GOODPUT:
+            rates = [live.hit_rate.value for live in wanting]
+            kilotokens = sum(len(live.tokens) for live in wanting) / 1000
+            limited = self.feedback.limit(full)
+            return self._trials.choose(best_offer(limited, self._pace, rates, drafter_count, rows_max, kilotokens))
+        if strategy.length is Length.TREND:
+            full = Shape(self._trend(strategy).length, full.drafter_count, full.beam, full.width, full.node_budget)
+        elif strategy.length is Length.COVERED:
+            pace = self._pace
+            step_ms = pace.drafting.pass_ms + pace.drafting.row_ms
+            depth = covered_depth(pace.verify.predict(1), step_ms, verifier_count, strategy.depth)
+            full = Shape(depth, full.drafter_count, full.beam, full.width, full.node_budget)
+        return fixed_offer(full, len(wanting))
+
+    def note_verdict(self, live: Live, verify_ms: float, token_count: int) -> None:
+        """A verdict on a request's draft, for strategies that learn their length from it."""
+        if live.strategy.length is Length.TREND and live.depth:
+            self._trend(live.strategy).note(live.depth, verify_ms, token_count)
+
+    def _trend(self, strategy: Strategy) -> Trend:
+        return self._trends.setdefault(strategy.name, Trend(strategy.depth, length=max(1, strategy.depth // 2)))
+
+
+def _shape(strategy: Strategy) -> Shape:
+    interleaved = strategy.cooperation is Cooperation.FUSED
+    return Shape(
+        strategy.depth,
+        strategy.drafter_count,
+        strategy.beam,
+        strategy.width,
+        strategy.node_budget,
+        strategy.fusion_interval if interleaved else 0,
+    )

@@ -1,0 +1,151 @@
+"""What is learned of the mesh around a verifier: times of its models, what drafting brings, how often drafts are right.
+
+It takes observations and answers predictions; what to do with them is for `goodput` and `speculation` to say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from cosine.core.timing import DraftModel, LineModel, Load, RateModel
+
+TRUTH_FADE = 0.97
+TRUTH_MAX = 2.0
+PASS_ROWS = 5.0
+MISSES_RATE = 0.01
+MISSES_MAX = 3.0
+ROWS_FADE = 0.97
+ROWS_MAX = 8.0
+HEAD_FADE = 0.95
+HIDDEN_FADE = 0.9
+HIT_PRIOR = 0.75
+HIT_WEIGHT = 3.0
+HIT_FADE = 0.9
+REST_FADE = 0.97
+SHARED_RATE = 0.02
+
+
+@dataclass(slots=True)
+class Pace:
+    """What is learned of the mesh around one verifier: times in milliseconds, and what drafting brings.
+
+    `draft` is drafting by its size alone; `drafting` tells passes, rows, exchanges and parallel drafters apart and is
+    used once it has been told something. `single_misses` and `chain_misses` say how many times as often one drafter
+    misses as all that the strategy allows, and one path as its full beam. `rows_per_step` are nodes verified per step
+    of depth. Of `head_share` of the rounds some tree is left to start from, `head_depth` deep on average.
+    """
+
+    verify: LineModel = field(default_factory=lambda: LineModel(base_ms=8.0, slope_ms=0.3))
+    draft: RateModel = field(default_factory=lambda: RateModel(base_ms=2.0, rate_ms=0.03))
+    truth: float = 1.0
+    hit_rate: float = HIT_PRIOR
+    drafting: DraftModel = field(default_factory=DraftModel)
+    single_misses: float = 1.25
+    chain_misses: float = 1.1
+    rows_per_step: float = 1.25
+    head_share: float = 0.0
+    head_depth: float = 0.0
+    hidden_ms: float = 0.0
+
+    def note_promise(self, promised: float, committed_count: int) -> None:
+        """A session was promised so many tokens of a round; `truth` is the share of what was promised beyond plain
+        decoding's one that is kept. Small promises say little."""
+        extra = promised - 1.0
+        if extra > 0.0:
+            kept = (committed_count - 1) / max(1.0, extra) - self.truth * min(1.0, extra)
+            self.truth = max(0.0, min(TRUTH_MAX, self.truth + (1 - TRUTH_FADE) * kept))
+
+    def note_rows(self, node_count: int, step_count: int) -> None:
+        """A batch verified so many nodes of trees that were planned so many steps deep, all together."""
+        if step_count > 0:
+            self.rows_per_step += (1 - ROWS_FADE) * (min(ROWS_MAX, node_count / step_count) - self.rows_per_step)
+
+    def note_head_start(self, depth_kept: int) -> None:
+        """A session's next tree started from what its last verdict had left: so many tokens deep, 0 for nothing."""
+        if depth_kept > 0:
+            weight = 1 - HEAD_FADE if self.head_depth else 1.0
+            self.head_depth += weight * (depth_kept - self.head_depth)
+        self.head_share += (1 - HEAD_FADE) * ((depth_kept > 0) - self.head_share)
+
+    def note_batch(self, draft_ms: float, idle_ms: float, waiting_ms: float) -> None:
+        """A batch went to the verifier: its requests had drafted for `draft_ms` on average and then waited for
+        `waiting_ms`, before it the verifier had nothing to do for `idle_ms`. In between it worked for others."""
+        hidden_ms = max(0.0, draft_ms + waiting_ms - idle_ms)
+        self.hidden_ms += (1 - HIDDEN_FADE) * (hidden_ms - self.hidden_ms)
+
+    def exposed_ms(self, draft_ms: float) -> float:
+        """What of so long a drafting the verifier is expected to wait for."""
+        return max(0.0, draft_ms - self.hidden_ms)
+
+    def note_misses(self, crew: float, chain: float, missed_count: float, expected_count: float) -> None:
+        """Drafts of a thinner crew or beam missed so often where so much was expected: a Poisson regression's step."""
+        surprise = MISSES_RATE * (missed_count - expected_count)
+        self.single_misses = min(MISSES_MAX, max(1.0, self.single_misses * math.exp(crew * surprise)))
+        self.chain_misses = min(MISSES_MAX, max(1.0, self.chain_misses * math.exp(chain * surprise)))
+
+    def misses(self, crew: float, chain: float) -> float:
+        """How many times as often drafts miss as those of the full crew and beam; see `Offer`."""
+        return math.pow(self.single_misses, crew) * math.pow(self.chain_misses, chain)
+
+    def drafting_ms(self, load: Load) -> float:
+        """How long drafting takes; nothing where no exchange is needed."""
+        if not load.exchange_count:
+            return 0.0
+        if self.drafting.note_count:
+            return self.drafting.predict(load)
+        work = draft_work(load.row_count + load.row_extra, load.pass_count + load.pass_extra)
+        return self.draft.base_ms * min(1.0, load.exchange_count) + self.draft.rate_ms * work
+
+
+@dataclass(slots=True)
+class HitRate:
+    """How often a request's next drafted token was right, given that the one before was.
+
+    What was seen fades with every round, slowly where nothing was drafted, towards what requests achieve in general,
+    so that a request that has stopped drafting tries again.
+    """
+
+    expected: float = HIT_PRIOR
+    hits: float = 0.0
+    tries: float = 0.0
+
+    @property
+    def value(self) -> float:
+        return (self.hits + self.expected * HIT_WEIGHT) / (self.tries + HIT_WEIGHT)
+
+    def note(self, accepted_count: int, depth: int, misses: float = 1.0) -> None:
+        """A verdict took `accepted_count` tokens of a tree `depth` deep (0: it had none): so many hits, and a miss
+        unless all. Drafts that miss `misses` times as often as the fullest say so much less about those."""
+        fade = HIT_FADE if depth else REST_FADE
+        missed = min(depth, accepted_count + 1) - accepted_count
+        self.hits = fade * self.hits + accepted_count + missed * (1.0 - 1.0 / misses)
+        self.tries = fade * self.tries + accepted_count + missed
+
+
+def draft_work(row_count: float, pass_count: float) -> float:
+    """Size of drafting, in rows: a drafter's pass costs about as much as `PASS_ROWS` rows on top of its own."""
+    return row_count + PASS_ROWS * pass_count
+
+
+def draft_load(sessions: Iterable[tuple[Sequence[str], int, int]], fusion_interval: int = 0) -> Load:
+    """The load of a plan whose sessions are each (drafters, steps, rows that each of these drafters runs for it)."""
+    passes: dict[str, int] = {}
+    rows: dict[str, int] = {}
+    for drafters, step_count, row_count in sessions:
+        for name in drafters if step_count else ():
+            passes[name] = max(step_count, passes.get(name, 0))
+            rows[name] = rows.get(name, 0) + row_count
+    longest, busiest = max(passes.values(), default=0), max(rows.values(), default=0)
+    return Load(
+        exchanges(longest, fusion_interval),
+        longest,
+        busiest,
+        sum(passes.values()) - longest,
+        sum(rows.values()) - busiest,
+    )
+
+
+def exchanges(longest: int, fusion_interval: int) -> int:
+    return -(-longest // fusion_interval) if fusion_interval else min(1, longest)

@@ -1,0 +1,142 @@
+"""What a forward pass of the target holds, how long it takes, and what it costs per token.
+
+Of all who wait a pass takes a set S and leaves R behind. With t(.) the time of a pass and e(.) the tokens that it is
+expected to commit,
+
+    cost(S) = (t_draft(S) + t_verify(S) + weight * t_verify(R)) / (e(S) + weight * e(R))
+
+is to be small, under caps on rows, cached tokens and latency. Source: CoSine (arXiv 2503.10325), batch assignment,
+which minimises a weighted sum of time per request and of tokens verified. Two deviations:
+
+- A pass is worth the tokens it is expected to commit, not the requests it holds: three that commit twelve tokens are
+  better than four that commit four. A part of a prompt commits none and counts as one.
+- What is left behind enters as one more pass, discounted by `weight`, instead of as a term `lambda * f(nodes)` added to
+  a time, whose lambda would have to be found anew for each machine. At weight 0 the cost is the bare time per token of
+  this pass: that skims off the cheapest requests, although the others cost no less later. At weight 1 it is the time
+  per token of both passes: a request is left out only where two passes take less time than one (padding). In between
+  it is also left out where that shortens this pass by more than `weight / (1 - weight)` times a pass's fixed part:
+  never where a pass is bound by reading the weights and one more request is nearly free.
+
+It does not know how a set is found (`packing.py`) nor who must go whatever it costs (`batching.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+WORTH_MIN = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A request that waits.
+
+    `length` counts its cached tokens, `row_count` the rows it adds to a pass (appended tokens and tree nodes, at least
+    1), `expected_count` the tokens it is expected to commit, `waited_count` the batches that went without it since it
+    became ready. The higher `priority` goes first. `deadline_ms` is the time it has left; None: as long as it takes.
+    `draft_ms` is drafting that a pass with it has to wait for; 0 where its tree is there.
+    """
+
+    length: int
+    row_count: int
+    expected_count: float
+    waited_count: int = 0
+    priority: int = 0
+    deadline_ms: float | None = None
+    draft_ms: float = 0.0
+
+    @property
+    def worth(self) -> float:
+        return max(WORTH_MIN, self.expected_count)
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """What a batch may hold and take: rows, cached tokens, milliseconds of drafting and pass; and how many batches may
+    go without a request before it must go."""
+
+    row_count_max: int
+    token_count_max: int
+    latency_ms_max: float
+    waited_count_max: int
+
+
+class VerifyTimes(Protocol):
+    """Predicts a forward pass. It must not become shorter as an argument grows."""
+
+    def verify_ms(self, batch: int, longest: int, row_count: float) -> float:
+        """Milliseconds for `batch` requests of which the longest has `longest` cached tokens, with `row_count` rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineTimes:
+    """`base_ms + row_ms * rows + kilotoken_ms * (batch * longest / 1000)`; the last term is attention to caches that
+    are padded to the longest."""
+
+    base_ms: float
+    row_ms: float
+    kilotoken_ms: float = 0.0
+
+    def verify_ms(self, batch: int, longest: int, row_count: float) -> float:
+        """See VerifyTimes."""
+        return self.base_ms + self.row_ms * row_count + self.kilotoken_ms * batch * longest / 1000
+
+
+class Load(NamedTuple):
+    """What a pass holds: sums, the longest request, the slowest drafting. (A tuple: hundreds are made per decision.)"""
+
+    request_count: int = 0
+    row_count: int = 0
+    token_count: int = 0
+    longest: int = 0
+    draft_ms: float = 0.0
+    worth: float = 0.0
+
+    def plus(self, candidate: Candidate) -> Load:
+        """With one more."""
+        request_count, row_count, token_count, longest, draft_ms, worth = self
+        return Load(
+            request_count + 1,
+            row_count + candidate.row_count,
+            token_count + candidate.length,
+            max(longest, candidate.length),
+            max(draft_ms, candidate.draft_ms),
+            worth + candidate.worth,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """Judges what a pass holds by caps and cost."""
+
+    times: VerifyTimes
+    caps: Caps
+    weight: float
+
+    def pass_ms(self, load: Load) -> float:
+        """Drafting and pass, of a load that is not empty."""
+        return load.draft_ms + self.times.verify_ms(load.request_count, load.longest, load.row_count)
+
+    def has_room(self, load: Load) -> bool:
+        """Within the caps on rows and cached tokens."""
+        return load.row_count <= self.caps.row_count_max and load.token_count <= self.caps.token_count_max
+
+    def fits(self, load: Load) -> bool:
+        """Within all caps."""
+        return self.has_room(load) and self.pass_ms(load) <= self.caps.latency_ms_max
+
+    def cost(self, load: Load, whole: Load, longest_left: int) -> float:
+        """Milliseconds per token where all of `whole` that is not in `load` is left behind; infinite for nobody and
+        over the cap on latency."""
+        if not load.request_count:
+            return math.inf
+        time_ms = self.pass_ms(load)
+        if time_ms > self.caps.latency_ms_max:
+            return math.inf
+        left_count = whole.request_count - load.request_count
+        if left_count:
+            left_rows = whole.row_count - load.row_count
+            time_ms += self.weight * self.times.verify_ms(left_count, longest_left, left_rows)
+        return time_ms / (load.worth + self.weight * (whole.worth - load.worth))

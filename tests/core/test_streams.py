@@ -1,0 +1,140 @@
+"""PipeInfer and DSI in the scheduler: drafting goes on while verdicts are out, and what they refute is given up."""
+
+from __future__ import annotations
+
+import pytest
+from harness import DRAFTERS, FUSION, Mesh
+
+from cosine.core import events as ev
+from cosine.core.config import SchedulerConfig
+from cosine.core.sampling import Sampling
+
+TWO = ("v1", "v2")
+
+
+def sent(mesh: Mesh, kind: type) -> list[ev.Command]:
+    return [command for command in mesh.sent if isinstance(command, kind)]
+
+
+def draft_everything(mesh: Mesh) -> None:
+    """Delivers all but what goes to and comes from the verifiers."""
+    while links := [link for link, queue in mesh.links.items() if queue and not set(link) & {"verifier", *TWO}]:
+        mesh.deliver(links[0])
+
+
+def judge(mesh: Mesh, verifier: str = "verifier") -> None:
+    """Delivers one batch to a verifier and its answers."""
+    mesh.deliver(("scheduler", verifier))
+    while mesh.links.get((verifier, "scheduler")):
+        mesh.deliver((verifier, "scheduler"))
+
+
+def test_pipeinfer_drafts_on_while_a_verdict_is_out() -> None:
+    mesh = Mesh()
+    mesh.ask("r", strategy="pipeinfer:value_min=0")
+    draft_everything(mesh)
+    plans = sent(mesh, ev.SendPlan)
+    assert len(sent(mesh, ev.SendBatch)) == 2, "one at work, one behind it"
+    assert len(plans) >= 3, "several micro-batches, and not a verdict yet"
+    bases = [plan.plan.items[0].base_length for plan in plans]  # type: ignore[union-attr]
+    assert bases == sorted(set(bases)), "each goes on where the last one ended"
+    mesh.run()
+    assert mesh.texts["r"].tokens == mesh.texts["r"].plain
+
+
+def test_pipeinfer_stops_at_its_confidence_cutoff() -> None:
+    mesh = Mesh()
+    mesh.ask("r", strategy="pipeinfer:value_min=1")
+    draft_everything(mesh)
+    assert len(sent(mesh, ev.SendPlan)) == 1, "the first micro-batch said that it is not sure"
+
+
+def test_pipeinfer_cancels_inside_the_verifier_what_an_earlier_verdict_refutes() -> None:
+    mesh = Mesh(drafters={"d0": "toy:seed=1,own=9,skill=0"})
+    mesh.ask("r", strategy="pipeinfer:value_min=0", count=8)
+    draft_everything(mesh)
+    batches = [command.batch_id for command in sent(mesh, ev.SendBatch)]  # type: ignore[union-attr]
+    judge(mesh)
+    assert [command.batch_id for command in sent(mesh, ev.CancelBatch)] == batches[1:2]  # type: ignore[union-attr]
+    mesh.run()
+    assert mesh.texts["r"].tokens == mesh.texts["r"].plain
+
+
+def test_dsi_lets_several_targets_work_on_one_request_at_once() -> None:
+    mesh = Mesh(verifiers=TWO)
+    mesh.ask("r", strategy="dsi")
+    draft_everything(mesh)
+    batches = sent(mesh, ev.SendBatch)
+    assert {command.verifier for command in batches} == set(TWO)  # type: ignore[union-attr]
+    assert all(queue for link, queue in mesh.links.items() if link[0] == "scheduler" and link[1] in TWO)
+    mesh.run()
+    assert mesh.texts["r"].tokens == mesh.texts["r"].plain
+
+
+def test_verdicts_may_come_in_any_order() -> None:
+    mesh = Mesh(verifiers=TWO)
+    text = mesh.ask("r", strategy="dsi", count=30)
+    while not text.over:
+        draft_everything(mesh)
+        for verifier in reversed(TWO):
+            if mesh.links.get(("scheduler", verifier)):
+                judge(mesh, verifier)
+    assert text.tokens == text.plain
+
+
+def test_a_wrong_draft_never_delays_the_targets_own_next_token() -> None:
+    """Something of the request is at a target whenever it waits for nothing else: never slower than plain decoding."""
+    mesh = Mesh(drafters={"d0": "toy:seed=1,own=9,skill=0"})
+    text = mesh.ask("r", strategy="pipeinfer:value_min=0", count=12)
+    while not text.over:
+        assert mesh.links.get(("scheduler", "verifier")), "the target is idle"
+        judge(mesh)
+        draft_everything(mesh)
+    assert text.tokens == text.plain
+
+
+@pytest.mark.parametrize("strategy", ["pipeinfer", "dsi"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_lost_target_costs_its_stretches_and_not_the_text(strategy: str, temperature: float) -> None:
+    mesh = Mesh(verifiers=TWO)
+    texts = [mesh.ask(f"r{number}", (number, 7), 24, Sampling(temperature, seed=number), strategy) for number in range(3)]
+    for _ in range(60):
+        mesh.deliver_oldest()
+    mesh.lose_verifier("v1")
+    for _ in range(20):
+        mesh.deliver_oldest()
+    mesh.return_verifier("v1")
+    mesh.run()
+    assert [text.tokens for text in texts] == [text.plain for text in texts]
+
+
+def test_a_strategy_of_several_targets_is_refused_where_there_is_one() -> None:
+    text = Mesh().ask("r", strategy="dsi")
+    assert text.error is not None
+    assert (text.error.reason, "2 verifiers" in text.error.message) == ("TOO_FEW_VERIFIERS", True)
+
+
+def test_more_drafters_than_exist_are_refused_where_they_were_asked_for() -> None:
+    mesh = Mesh()
+    text = mesh.ask("r", strategy="cosine:drafter_count=9")
+    assert text.error is not None
+    assert text.error.reason == "TOO_FEW_DRAFTERS"
+    assert f"ask for {len(DRAFTERS)} at most" in text.error.message
+    mesh.lose_fusion()
+    assert mesh.ask("s", strategy="cosine:drafter_count=4").error is None, "they are only away"
+    mesh.return_fusion()
+    mesh.run()
+    assert FUSION in mesh.scheduler._planner.fusions
+
+
+def test_drafts_read_as_context_that_are_refuted_meanwhile_do_not_count_as_held() -> None:
+    """A second target reads the context, drafted tokens and all, while the first one refutes them."""
+    mesh = Mesh(drafters={"d0": "toy:seed=1,own=9,skill=0"}, verifiers=TWO, config=SchedulerConfig(prefill_chunk=4))
+    text = mesh.ask("r", prompt=tuple(range(17)), strategy="dsi")
+    while not text.tokens:
+        draft_everything(mesh)
+        judge(mesh, "v1")
+        if mesh.links.get(("scheduler", "v2")) and len(text.tokens) == 0:
+            judge(mesh, "v2")
+    mesh.run()
+    assert text.tokens == text.plain
