@@ -10,12 +10,12 @@ CHECKING := $(VENV)/.checking
 CODE := $(wildcard cosine services testbed bench scripts)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check lint types contracts style protos baseline testbed bench clean
+.PHONY: help venv demo test check lint types contracts style protos baseline testbed bench bench-paper sim clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' \
-		| while IFS='|' read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
-	@echo "  ARGS='...' passes arguments on to demo, test, testbed and bench."
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' \
+		| while IFS='|' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
+	@echo "  ARGS='...' passes arguments on to demo, test, testbed, bench, bench-paper and sim."
 
 venv: $(CHECKING)  ## build .venv with everything that development needs (once)
 
@@ -65,7 +65,13 @@ testbed: $(CHECKING)  ## train the small models of the test bed
 	$(PY) -m testbed $(ARGS)
 
 bench: $(CHECKING)  ## compare strategies, and transformers beside them (STRATEGIES=all for every preset)
-	$(PY) -m bench $(if $(STRATEGIES),--strategies $(STRATEGIES)) $(ARGS)
+	$(PY) -m bench $(if $(STRATEGIES),--strategies "$(STRATEGIES)") $(ARGS)
+
+bench-paper: $(CHECKING)  ## compare all strategies at the speed of the paper's hardware, for the same money
+	$(PY) -m bench.paper $(ARGS)
+
+sim: $(CHECKING)  ## play all strategies in virtual time on a park of machines (--sweep all: how it scales)
+	$(PY) -m cosine.sim $(ARGS)
 
 clean:  ## remove caches and build outputs; .venv stays
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -22,7 +22,9 @@ from cosine.cli.demo import models
 from cosine.cli.demo.models import Prompt
 from cosine.cli.supervisor import Mesh, interrupt_main_task
 from cosine.client.async_client import AsyncClient
+from cosine.core.errors import BadRequest
 from cosine.core.strategy import PRESETS
+from cosine.core.strategy import parse as parse_strategy
 
 LOADS = ((1, 0.0), (8, 0.0), (1, 1.0))
 ASSISTANT = "general"
@@ -32,7 +34,9 @@ TABLE_WIDTH = 110  # where output goes to a file there is no terminal to ask
 def parse() -> argparse.Namespace:
     """Options of the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--strategies", default="plain,cosine", help="comma-separated presets, or all")
+    parser.add_argument(
+        "--strategies", default="plain cosine", help="strategies as requests name them, separated by spaces; or all"
+    )
     parser.add_argument("--runs", type=int, default=5, help="runs over which medians are taken")
     parser.add_argument("--prompts", type=int, default=1, help="held-out prompts per domain")
     parser.add_argument("--tokens", type=int, default=96, help="new tokens per prompt")
@@ -40,9 +44,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--no-baselines", action="store_true", help="leave transformers out")
     parser.add_argument("--json", type=Path, help="also write all figures here")
     options = parser.parse_args()
-    names = list(PRESETS) if options.strategies == "all" else options.strategies.split(",")
-    if unknown := set(names) - PRESETS.keys():
-        parser.error(f"unknown strategies {', '.join(sorted(unknown))}; choose from {', '.join(PRESETS)}")
+    names = list(PRESETS) if options.strategies == "all" else options.strategies.split()
+    try:
+        options.verifiers = max(min(2, parse_strategy(name).verifiers) for name in names)
+    except BadRequest as error:
+        parser.error(error.message)
     options.names = ["plain", *(name for name in names if name != "plain")]
     return options
 
@@ -51,7 +57,9 @@ async def run(options: argparse.Namespace, console: Console) -> Report:
     """Boots mesh and baseline, lets them take turns, returns all figures."""
     interrupt_main_task()
     with console.status("preparing the models"):
-        spec = (await models.testbed_spec()).model_copy(update={"threads": options.threads})
+        spec = (await models.testbed_spec()).model_copy(
+            update={"threads": options.threads, "verifiers": options.verifiers}
+        )
         prompts = models.testbed_prompts(spec.target, options.prompts)
         assistant = spec.drafters[ASSISTANT]
     report = Report(options.threads, options.tokens, len(prompts))

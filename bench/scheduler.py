@@ -12,8 +12,9 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from cosine.core import events as ev
+from cosine.core.config import SchedulerConfig
 from cosine.core.plan import DraftedTree
-from cosine.core.scheduler import Scheduler, SchedulerConfig
+from cosine.core.scheduler import Scheduler
 from cosine.core.tree import TokenTree
 
 TREE_NODES = 12

@@ -29,6 +29,7 @@ OPTIONS: tuple[tuple[str, type, str], ...] = (
     ("frequency_penalty", float, "subtracted per occurrence from logits of tokens in the output"),
     ("logprobs", int, "with --json: this many of the best tokens' log-probabilities per position, 0 to 20"),
     ("strategy", str, "how to speculate: cosine, plain, ...; the text is the same"),
+    ("priority", int, "-10 to 10: requests of higher priority are verified first"),
     ("request_id", str, "name of the request, for logs and resuming"),
     ("timeout", float, "seconds for the whole generation"),
 )

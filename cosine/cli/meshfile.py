@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from cosine.core.errors import BadRequest, NotFound
 from cosine.core.strategy import parse
@@ -75,6 +75,10 @@ class MeshSpec(BaseModel):
     options: dict[Role, dict[str, Option]] = Field(
         default_factory=dict, description="further flags of the services by role, for example gateway: {waiting_max: 8}"
     )
+    peer_options: dict[str, dict[str, Option]] = Field(
+        default_factory=dict,
+        description="further flags of single peers by name, for example code: {pace: 20}; they win",
+    )
 
     @field_validator("drafters")
     @classmethod
@@ -84,6 +88,15 @@ class MeshSpec(BaseModel):
                 raise ValueError(
                     f"{name!r} cannot name a drafter; take up to 64 of A-Z a-z 0-9 . _ - and no other role"
                 )
+        return value
+
+    @field_validator("peer_options")
+    @classmethod
+    def _peers_named(cls, value: dict[str, dict[str, Option]], info: ValidationInfo) -> dict[str, dict[str, Option]]:
+        known = {"gateway", "scheduler", "fusion", *info.data.get("drafters", ())}
+        known.update(verifier_names(info.data.get("verifiers", 1)))
+        if unknown := sorted(value.keys() - known):
+            raise ValueError(f"{unknown[0]!r} is no peer of the mesh; its peers are {', '.join(sorted(known))}")
         return value
 
     @field_validator("gateway")
@@ -101,6 +114,11 @@ class MeshSpec(BaseModel):
             return parse(value).name
         except BadRequest as error:
             raise ValueError(error.message) from error
+
+
+def verifier_names(count: int) -> list[str]:
+    """What the verifiers of a mesh are called."""
+    return [f"verifier-{index}" for index in range(count)] if count > 1 else ["verifier"]
 
 
 def read_spec(path: Path | None, flags: Mapping[str, Any]) -> MeshSpec:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from cosine.cli.meshfile import PROJECT_ROOT, MeshSpec
+from cosine.cli.meshfile import PROJECT_ROOT, MeshSpec, verifier_names
 from cosine.core.errors import NotFound
 from cosine.text.tokenizer import is_toy
 
@@ -50,12 +50,12 @@ def roster(spec: MeshSpec) -> list[Plan]:
     shared = {"mesh": spec.mesh, "log_level": spec.log_level, "grace_s": spec.grace_s}
     gateway = {"model": spec.target, "default_strategy": spec.strategy, "new_tokens_max": spec.new_tokens}
     scheduler = {"strategy": spec.strategy, "live_max": spec.sessions}
-    verifiers = [f"verifier-{index}" for index in range(spec.verifiers)] if spec.verifiers > 1 else ["verifier"]
 
     def plan(
         role: str, peer_id: str, options: Mapping[str, object], listen: str = "127.0.0.1:0", threads: int = 1
     ) -> Plan:
-        extra = spec.options.get(role, {})  # type: ignore[call-overload]
+        of_role = spec.options.get(role, {})  # type: ignore[call-overload]
+        extra = {**of_role, **spec.peer_options.get(peer_id, {})}
         arguments = _flags({**shared, **options, **extra})
         return Plan(role, peer_id, f"services.{role}", listen, arguments, threads)
 
@@ -68,7 +68,7 @@ def roster(spec: MeshSpec) -> list[Plan]:
             plan("drafter", name, _drafter(spec, source), threads=spec.drafter_threads)
             for name, source in spec.drafters.items()
         ),
-        *(plan("verifier", name, _verifier(spec, threads), threads=threads) for name in verifiers),
+        *(plan("verifier", name, _verifier(spec, threads), threads=threads) for name in verifier_names(spec.verifiers)),
     ]
 
 

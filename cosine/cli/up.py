@@ -20,7 +20,7 @@ from cosine.cli.supervisor import Mesh, interrupt_main_task
 from cosine.core.errors import BadRequest
 from cosine.rpc.settings import mask
 
-ONLY_IN_FILES = ("options",)
+ONLY_IN_FILES = ("options", "peer_options")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

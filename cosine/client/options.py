@@ -21,7 +21,7 @@ SAMPLING = (
     "frequency_penalty",
     "logprobs",
 )
-REQUEST = ("request_id", "max_new_tokens", "stop", "stop_token_ids", "ignore_eos", "strategy")
+REQUEST = ("request_id", "max_new_tokens", "stop", "stop_token_ids", "ignore_eos", "strategy", "priority")
 
 
 class Options(TypedDict, total=False):
@@ -46,6 +46,7 @@ class Options(TypedDict, total=False):
     stop_token_ids: Sequence[int]
     ignore_eos: bool
     strategy: str
+    priority: int
     request_id: str
     timeout: float | None
 

@@ -75,8 +75,21 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class LearnedTime:
+    """A forward pass of the peer `peer_id` as another peer sees it: `base_ms + row_ms * rows`."""
+
+    peer_id: str
+    base_ms: float
+    row_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
-    """One peer of the mesh; `state` is "serving", "draining" or "lost"."""
+    """One peer of the mesh; `state` is "serving", "draining" or "lost".
+
+    `base_ms` and `row_ms` are its passes as it measured them when it started (None: it did not), `learned` what it has
+    learned of others' since.
+    """
 
     role: str
     peer_id: str
@@ -85,6 +98,9 @@ class Peer:
     state: str
     load: int
     incarnation: int
+    base_ms: float | None = None
+    row_ms: float | None = None
+    learned: tuple[LearnedTime, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +177,9 @@ def peer_from(message: pb.PeerEntry) -> Peer:
         state=message.state,
         load=message.load,
         incarnation=message.incarnation,
+        base_ms=message.base_ms if message.HasField("base_ms") else None,
+        row_ms=message.row_ms if message.HasField("row_ms") else None,
+        learned=tuple(LearnedTime(entry.peer_id, entry.base_ms, entry.row_ms) for entry in message.learned),
     )
 
 

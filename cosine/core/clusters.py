@@ -20,9 +20,8 @@ DIMENSION = 512
 TOKENS_MAX = 2048  # of a prompt, counted from its end
 JOIN_MIN = 0.16  # a prompt at least so alike a cluster's mean belongs to it
 SAME_MIN = 0.5  # clusters whose means are at least so alike are one
-SHARED_PART = (
-    0.9  # of what a vector has of the common direction is taken off; without the rest one kind would have none
-)
+COMMON_PART = 0.99  # of the products of two vectors' common parts is taken off; all, and one kind alone would have none
+LENGTH_MIN = 1e-9
 NAMES_MAX = 64  # tallies of one cluster
 SALT = 0x70726F6D7074
 
@@ -90,8 +89,8 @@ def embed(token_ids: Sequence[int]) -> Vector:
 
 def likeness(clusters: Sequence[Cluster], mean: Vector) -> Vector:
     """How alike each cluster's mean is to a mean or to one prompt's vector, -1 to 1, `[clusters]`."""
-    common = _common(clusters)
-    found: Vector = _directions(_totals(clusters), common) @ _directions(mean[None], common)[0]
+    totals = _totals(clusters)
+    found: Vector = _cosines(totals, mean[None], _unit(totals.sum(axis=0)))[:, 0]
     return found
 
 
@@ -108,8 +107,8 @@ def closest_pair(clusters: Sequence[Cluster]) -> tuple[int, int] | None:
     """The two clusters most alike, the lower index first; None where no two are one kind."""
     if len(clusters) < 2:
         return None
-    directions = _directions(_totals(clusters), _common(clusters))
-    found = np.triu(directions @ directions.T, 1)
+    totals = _totals(clusters)
+    found = np.triu(_cosines(totals, totals, _unit(totals.sum(axis=0))), 1)
     first, second = divmod(int(np.argmax(found)), len(clusters))
     return (first, second) if found[first, second] >= SAME_MIN else None
 
@@ -118,18 +117,19 @@ def _totals(clusters: Sequence[Cluster]) -> Vector:
     return np.array([cluster.total for cluster in clusters])
 
 
-def _common(clusters: Sequence[Cluster]) -> Vector:
-    """The direction that all prompts have in common, of length 1."""
-    total: Vector = _totals(clusters).sum(axis=0)
-    return _unit(total)
+def _cosines(left: Vector, right: Vector, common: Vector) -> Vector:
+    """Cosines of all pairs, `[left, right]`, once most of what each has of the common direction is taken off."""
+    left_part, right_part = left @ common, right @ common
+    products = left @ right.T - COMMON_PART * np.outer(left_part, right_part)
+    lengths = np.sqrt(np.outer(_rest(left, left_part), _rest(right, right_part)))
+    cosines: Vector = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > LENGTH_MIN)
+    return cosines
 
 
-def _directions(vectors: Vector, common: Vector) -> Vector:
-    """Which way vectors point but for what they have in common, each of length 1 (or 0), `[vectors, DIMENSION]`."""
-    rest = vectors - SHARED_PART * (vectors @ common)[:, None] * common
-    lengths = np.linalg.norm(rest, axis=1, keepdims=True)
-    directions: Vector = np.divide(rest, lengths, out=np.zeros_like(rest), where=lengths > 0.0)
-    return directions
+def _rest(vectors: Vector, parts: Vector) -> Vector:
+    """Squared lengths of what is left of vectors."""
+    squares: Vector = np.einsum("ij,ij->i", vectors, vectors) - COMMON_PART * parts**2
+    return np.maximum(squares, 0.0)
 
 
 def _unit(vector: Vector) -> Vector:

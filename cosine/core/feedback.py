@@ -1,6 +1,6 @@
-"""Negative feedback between drafting and verifying (CoSine, adaptive speculation): a verifier that waits for drafts gets
-more of them, one that drafts wait for gets fewer.
+"""Negative feedback between drafting and verifying (CoSine, adaptive speculation).
 
+A verifier that waits for drafts gets more of them, one that drafts wait for gets fewer.
 It turns idle and waiting times into one level, and a level into bounds of what a plan may draft. It knows neither
 requests nor peers, and predicts nothing: what pays within the bounds is for `goodput` to say.
 """

@@ -7,7 +7,7 @@ peers and plans are unknown here.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from cosine.core.pace import Pace, exchanges
@@ -18,6 +18,7 @@ VALUE_MIN_CEILING = 0.6
 VALUE_MIN_SLACK = 0.8  # a drafter's own confidence is not calibrated
 DEPTH_SLACK = 3  # confidences, not averages, decide where a path ends
 DEPTH_PATIENCE = 3
+POLISHED_MAX = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,13 @@ def fixed_offer(full: Shape, session_count: int) -> Offer:
 
 
 def best_offer(
-    full: Shape, pace: Pace, hit_rates: Sequence[float], drafter_count: int, rows_max: int = 0, kilotokens: float = 0.0
+    full: Shape,
+    pace: Pace,
+    hit_rates: Sequence[float],
+    drafter_count: int,
+    rows_max: int = 0,
+    kilotokens: float = 0.0,
+    among: Callable[[Sequence[tuple[int, int]]], Sequence[tuple[int, int]]] | None = None,
 ) -> Offer:
     """The offer of drafting, up to `full`, of the highest predicted goodput, for a plan of one session per hit rate.
 
@@ -91,14 +98,16 @@ def best_offer(
     (arXiv 2211.17192), of which what goes beyond 1 is believed as far as such promises were kept so far.
     `drafter_count` drafters are up, the verifier takes `rows_max` rows at once (0: any number) and reads `kilotokens`
     thousand cached tokens for these sessions. A gain below 1 says that plain decoding is predicted to be faster;
-    whether to draft all the same is for `Trials` to say.
+    whether to draft all the same is for `Trials` to say. `among` may name the (drafters, beam) worth looking at.
     """
     plain_ms = pace.verify.predict(len(hit_rates), kilotokens)
     steps_max = len(hit_rates) * full.depth
     if rows_max:
         steps_max = max(0, min(steps_max, int((rows_max - len(hit_rates)) / pace.rows_per_step)))
     best: Bid | None = None
-    for way in _ways(full, pace, hit_rates, drafter_count):
+    ways = {(way.shape.drafter_count, way.shape.beam): way for way in _ways(full, pace, hit_rates, drafter_count)}
+    for key in list(ways) if among is None else among(list(ways)):
+        way = ways[key]
         best = _search(way, plain_ms, steps_max, best)
     if best is None:
         return replace(fixed_offer(replace(full, depth=0), len(hit_rates)), time_ms=plain_ms, plain_ms=plain_ms)
@@ -234,9 +243,10 @@ def _search(way: Way, fixed_ms: float, steps_max: int, best: Bid | None) -> Bid 
 
 
 def _polished(bid: Bid, fixed_ms: float, steps_max: int) -> Bid:
-    """A bid after trying, session by session, a step more, a step less and none at all."""
+    """A bid after trying, session by session, a step more, a step less and none at all; of many, no session's step
+    moves the whole by much."""
     way = bid.way
-    for index in range(len(bid.depths)):
+    for index in range(len(bid.depths) if len(bid.depths) <= POLISHED_MAX else 0):
         depth = bid.depths[index]
         for other in {0, depth - 1, min(depth + 1, way.shape.depth)} - {depth, -1}:
             depths = (*bid.depths[:index], other, *bid.depths[index + 1 :])

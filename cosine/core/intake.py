@@ -7,14 +7,16 @@ refusal is a BadRequest that names the field, its value, what is allowed and wha
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from cosine.core import sampling as rules
 from cosine.core.errors import BadRequest
 from cosine.core.sampling import Sampling
+from cosine.core.strategy import parse
 
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+STRATEGY_CHARS_MAX = 256
+PRIORITY_MAX = 10
 SHOWN_CHARS_MAX = 64
 
 
@@ -50,6 +52,7 @@ class Request:
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     strategy: str = ""
+    priority: int = 0
     emitted: tuple[int, ...] = ()
 
 
@@ -64,20 +67,21 @@ class Job:
     stop: tuple[str, ...]
     stop_token_ids: tuple[int, ...]
     strategy: str
+    priority: int
     emitted: tuple[int, ...]
 
 
-def take_in(request: Request, facts: ModelFacts, limits: IntakeLimits, strategies: Collection[str]) -> Job:
-    """The job a request asks for. Raises BadRequest. `strategies` empty: any name is passed on."""
+def take_in(request: Request, facts: ModelFacts, limits: IntakeLimits) -> Job:
+    """The job a request asks for. Raises BadRequest."""
     check_request_id(request.request_id)
     _check_prompt(request.prompt, facts)
     rules.validate(request.sampling, facts.vocab_size)
     max_new_tokens = _new_tokens(request, facts, limits)
     _check_stop(request.stop, limits)
     _check_stop_token_ids(request.stop_token_ids, facts, limits)
-    if strategies and request.strategy and request.strategy not in strategies:
-        allowed = ", ".join(sorted(strategies))
-        raise _refusal("UNKNOWN_STRATEGY", "strategy", request.strategy, f"one of {allowed}, or empty for the default")
+    _check_strategy(request.strategy)
+    if abs(request.priority) > PRIORITY_MAX:
+        raise _refusal("PRIORITY", "priority", request.priority, f"{-PRIORITY_MAX} to {PRIORITY_MAX}")
     _check_tokens("resume.token_ids", request.emitted, facts)
     if len(request.emitted) > max_new_tokens:
         raise _refusal("RESUME_TOO_LONG", "resume.token_ids", len(request.emitted), f"at most {max_new_tokens} tokens")
@@ -90,6 +94,7 @@ def take_in(request: Request, facts: ModelFacts, limits: IntakeLimits, strategie
         stop=request.stop,
         stop_token_ids=tuple(sorted({*own, *request.stop_token_ids})),
         strategy=request.strategy,
+        priority=request.priority,
         emitted=request.emitted,
     )
 
@@ -153,6 +158,15 @@ def _check_stop_token_ids(token_ids: tuple[int, ...], facts: ModelFacts, limits:
             "STOP_TOKEN_IDS", "stop_token_ids", len(token_ids), f"at most {limits.stop_token_ids_max} tokens"
         )
     _check_tokens("stop_token_ids", token_ids, facts)
+
+
+def _check_strategy(text: str) -> None:
+    if len(text) > STRATEGY_CHARS_MAX:
+        raise _refusal("UNKNOWN_STRATEGY", "strategy", text, f"at most {STRATEGY_CHARS_MAX} characters")
+    try:
+        parse(text)
+    except BadRequest as error:
+        raise BadRequest(error.reason, error.message, {**error.details, "field": "strategy", "value": text}) from error
 
 
 def _refusal(reason: str, field: str, value: str | int, allowed: str) -> BadRequest:

@@ -21,7 +21,7 @@ WRITERS_MAX = 64
 HALF_LIFE_S = 3600.0
 FORGET_BELOW = 0.01  # prompts
 WEIGHT = 4.0  # tries for which the rate that a rate is shrunk towards stands in
-PATH = "path"  # the tally of drafted paths as a whole; those of drafters have a slash in their names
+PATH = ""  # the tally of drafted paths as a whole; every drafter has a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +75,13 @@ class Knowledge:
     def cluster_count(self) -> int:
         return len(self._known)
 
-    def priors(self, prompt_token_ids: Sequence[int], measure: str = "hits") -> Priors:
-        """What to expect of a request with this prompt, which is counted as one more of its kind.
-
-        `measure` names how credits are counted: rates of different measures are kept apart.
-        """
+    def priors(self, prompt_token_ids: Sequence[int]) -> Priors:
+        """What to expect of a request with this prompt, which is counted as one more of its kind."""
         vector = embed(prompt_token_ids)
         name = self.find(vector) or self._found()
         for clusters in (self._known, self._unsent):
             clusters.setdefault(name, Cluster()).add(Cluster(vector, 1.0))
-        return Priors(self, vector, name, measure)
+        return Priors(self, vector, name)
 
     def find(self, vector: Vector) -> str:
         """The name of the cluster a prompt belongs to, or ""."""
@@ -183,22 +180,21 @@ class Priors:
     `prior` and `note` are what a `routing.Route` asks for.
     """
 
-    def __init__(self, knowledge: Knowledge, vector: Vector, name: str, measure: str) -> None:
+    def __init__(self, knowledge: Knowledge, vector: Vector, name: str) -> None:
         self._knowledge = knowledge
         self._vector = vector
         self._name = name
-        self._measure = measure
         self._version = knowledge.version
         self._kin: dict[str, float] | None = None
         self._expected: dict[str, float] = {}
 
     def prior(self, drafter: str) -> float:
         """Expected hit rate of a drafter in requests of this kind."""
-        return self._rate(f"{self._measure}/{drafter}", FIRST_GUESS)
+        return self._rate(drafter, FIRST_GUESS)
 
     def note(self, drafter: str, credit: Credit) -> None:
         """A drafter's part in one round of this request."""
-        self._knowledge.note(self._cluster, f"{self._measure}/{drafter}", credit.hits, credit.tries)
+        self._knowledge.note(self._cluster, drafter, credit.hits, credit.tries)
 
     @property
     def hit_rate(self) -> float:

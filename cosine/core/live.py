@@ -34,7 +34,7 @@ class Phase(Enum):
 class Live:
     """A request. `cached` counts the tokens its verifier holds, `planned` those that fusion holds; `turn` counts the
     requests that sat down at the verifier before it, `passed_over` the batches that went without it
-    since `ready_at`."""
+    since `ready_at`. Its last plan was for `company` requests, with lookahead or not (`ahead`)."""
 
     admission: Admission
     session_id: str
@@ -56,6 +56,8 @@ class Live:
     promised: float = 0.0
     depth: int = 0
     node_budget: int = 1
+    ahead: bool = False
+    company: int = 1
     ready_at: float = 0.0
     hit_rate: HitRate = field(default_factory=HitRate)
     bandit: Bandit = field(default_factory=Bandit)

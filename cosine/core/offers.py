@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from cosine.core import speculation
 from cosine.core.feedback import Feedback
 from cosine.core.goodput import Offer, Shape, best_offer, fixed_offer
+from cosine.core.hindsight import Hindsight
 from cosine.core.lengths import Trend, covered_depth
 from cosine.core.live import Live
 from cosine.core.pace import Pace
@@ -26,6 +27,9 @@ class Offers:
         self._pace = pace
         self._trials = speculation.Trials()
         self._trends: dict[str, Trend] = {}
+        self._hindsights: dict[int, Hindsight] = {}
+        self._champion = (0, 0)
+        self._turn = 0
 
     def make(self, wanting: Sequence[Live], drafter_count: int, verifier_count: int, rows_max: int) -> Offer:
         """An offer for requests of one strategy that draft together."""
@@ -35,7 +39,9 @@ class Offers:
             rates = [live.hit_rate.value for live in wanting]
             kilotokens = sum(len(live.tokens) for live in wanting) / 1000
             limited = self.feedback.limit(full)
-            return self._trials.choose(best_offer(limited, self._pace, rates, drafter_count, rows_max, kilotokens))
+            offer = best_offer(limited, self._pace, rates, drafter_count, rows_max, kilotokens, self._champions)
+            self._champion = (offer.drafter_count, offer.beam)
+            return self._trials.choose(offer)
         if strategy.length is Length.TREND:
             full = Shape(self._trend(strategy).length, full.drafter_count, full.beam, full.width, full.node_budget)
         elif strategy.length is Length.COVERED:
@@ -45,8 +51,25 @@ class Offers:
             full = Shape(depth, full.drafter_count, full.beam, full.width, full.node_budget)
         return fixed_offer(full, len(wanting))
 
-    def note_verdict(self, live: Live, verify_ms: float, token_count: int) -> None:
-        """A verdict on a request's draft, for strategies that learn their length from it."""
+    def _champions(self, ways: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+        """The way that won last time and one challenger, in turn: what pays changes slowly, and looking takes time."""
+        self._turn += 1
+        challenger = ways[self._turn % len(ways)] if ways else self._champion
+        return [way for way in ways if way in (self._champion, challenger)]
+
+    def lookahead(self, strategy: Strategy, session_count: int) -> int:
+        """Steps that drafters of a plan go on while the verdict is out."""
+        if not strategy.lookahead or not strategy.adaptive:
+            return strategy.lookahead
+        return strategy.lookahead if self._hindsight(session_count).on else 0
+
+    def _hindsight(self, session_count: int) -> Hindsight:
+        return self._hindsights.setdefault(session_count.bit_length(), Hindsight())
+
+    def note_verdict(self, live: Live, verify_ms: float, token_count: int, round_ms: float) -> None:
+        """A verdict on a request's draft: its batch's pass took `verify_ms`, the whole round `round_ms`."""
+        if live.strategy.lookahead and live.strategy.adaptive and live.depth and round_ms:
+            self._hindsight(live.company).note(live.ahead, token_count, round_ms, self._pace.drafting.shared)
         if live.strategy.length is Length.TREND and live.depth:
             self._trend(live.strategy).note(live.depth, verify_ms, token_count)
 

@@ -76,6 +76,10 @@ class Placement:
             pool.push(pool.replicas[peer_id])
         self.models = tuple(sorted(self._pools))
 
+    def model_named(self, name: str) -> str:
+        """The model that a name, its own or that of a peer that serves it, stands for; "" where none does."""
+        return name if name in self._pools else self._models.get(name, "")
+
     def assign(self, request: str, model: str) -> str:
         """The peer that serves `model` for a request. Raises KeyError where the model is not among `models`."""
         pool = self._pools[model]

@@ -19,7 +19,7 @@ from cosine.core.placement import Placement
 from cosine.core.plan import Cooperation, DraftedTree, DraftPlan
 from cosine.core.seat import Seat
 from cosine.core.strategy import Choice
-from cosine.core.timing import Load
+from cosine.core.timing import DraftModel, Load
 
 LATE_FACTOR = 8.0
 PATIENCE = 2.0
@@ -62,6 +62,7 @@ class Planner:
         self._pace = pace
         self.offers = Offers(pace)
         self._under_way: dict[int, Drafting] = {}
+        self._wanting: list[Live] = []
         self.drafters_seen = 0
 
     def fusion_up(self, fusion: str) -> None:
@@ -70,14 +71,49 @@ class Planner:
 
     def drafters_changed(self, fusion: str, drafters: Sequence[DrafterFacts]) -> None:
         """A fusion that is up says whom it can plan with."""
+        measured = [facts for facts in drafters if facts.base_ms]
+        if measured and not self.drafters_seen:
+            slowest = max(measured, key=lambda facts: facts.base_ms)
+            self._pace.drafting = DraftModel.seeded(slowest.base_ms, slowest.row_ms)
         self.fusions[fusion].drafters_changed(drafters)
         self.drafters_seen = max(self.drafters_seen, len(self.fusions[fusion].models))
 
     def forget(self, live: Live) -> None:
         """A request is over, or drafts elsewhere from now on."""
+        self.unwant(live)
         placement = self.fusions.get(live.fusion)
         if placement is not None:
             placement.release(live.session_id)
+
+    def want(self, live: Live) -> str | None:
+        """The request wants to be in the next plan. The fusion that it leaves for it ("" for none), or None where
+        nobody can draft for it."""
+        fusion = self.fusion_for(live)
+        if not fusion:
+            return None
+        left = live.fusion if live.fusion != fusion else ""
+        if live.fusion != fusion:
+            self.forget(live)
+            live.fusion, live.planned = fusion, 0
+        self._wanting.append(live)
+        return left
+
+    def unwant(self, live: Live) -> None:
+        """The request wants no plan after all."""
+        if live in self._wanting:
+            self._wanting.remove(live)
+
+    def wanted_by(self, live: Live) -> bool:
+        """True while the request waits for the next plan."""
+        return live in self._wanting
+
+    def wishes(self) -> dict[tuple[str, str], list[Live]]:
+        """Who wants a plan, by fusion and strategy; asked once, forgotten then."""
+        groups: dict[tuple[str, str], list[Live]] = {}
+        for live in self._wanting:
+            groups.setdefault((live.fusion, live.strategy.name), []).append(live)
+        self._wanting = []
+        return groups
 
     def fusion_for(self, live: Live) -> str:
         """The fusion that drafts for a request next: its own while that has drafters, else any that has, else ""."""
@@ -92,6 +128,10 @@ class Planner:
     ) -> DraftPlan | None:
         """A plan for requests of one strategy, or None. Requests it leaves out have `depth` 0: they decode plainly."""
         strategy, placement = wanting[0].strategy, self.fusions[fusion]
+        if not placement.models:
+            for live in wanting:
+                live.depth = 0
+            return None
         offer = self.offers.make(wanting, len(placement.models), verifier_count, self._config.batch_rows_max)
         for index, live in enumerate(wanting):
             live.offer, live.depth, live.promised = offer, offer.depths[index], offer.promised[index]
@@ -104,8 +144,10 @@ class Planner:
         asked = {live.session_id: (live.drafters, live.depth, len(live.sequence) - live.planned) for live in group}
         items = tuple(live.plan_item(offer.width, offer.beam, offer.value_min) for live in group)
         fresh = any(live.planned == 0 for live in group)
+        lookahead = self.offers.lookahead(strategy, len(group))
         for live in group:
             live.round_id, live.planned = round_id, len(live.sequence)
+            live.ahead, live.company = lookahead > 0, len(group)
         drafting = Drafting(group, now, asked, interval, offer.beam, 0.0, fresh)
         drafting.predicted_ms = self._pace.drafting_ms(drafting.load())
         self._under_way[round_id] = drafting
@@ -117,13 +159,17 @@ class Planner:
             self._deadline_ms(drafting),
             traceparent(group),
             strategy.reading,
-            strategy.lookahead,
+            lookahead,
             strategy.calibrated,
         )
 
     def note_tree(self, live: Live, drafted: DraftedTree) -> None:
         """A tree of a plan has come: what its drafters spent on it, shared with the plan's other trees, and what of it
         had been drafted while the last verdict was out."""
+        if drafted.missed:
+            live.planned = 0
+        live.figures.exchange_count += drafted.exchange_count
+        live.figures.drafter_forward_us += drafted.forward_us
         drafting = self._under_way.get(live.round_id)
         if drafting is not None:
             drafting.spent_ms = max(drafting.spent_ms, drafted.forward_us / 1000)
@@ -171,7 +217,7 @@ class Planner:
                 live.models = (model or models[0],)
         else:
             for live in group:
-                live.models = _models_for(live, models, count)
+                live.models = _models_for(live, placement, count)
         for live in group:
             live.drafters = tuple(placement.assign(live.session_id, model) for model in live.models)
 
@@ -181,12 +227,12 @@ class Planner:
         return most if drafting.fresh else min(most, max(least, LATE_FACTOR * drafting.predicted_ms))
 
 
-def _models_for(live: Live, models: tuple[str, ...], count: int) -> tuple[str, ...]:
-    strategy = live.strategy
+def _models_for(live: Live, placement: Placement, count: int) -> tuple[str, ...]:
+    strategy, models = live.strategy, placement.models
     if strategy.choice is Choice.ROUTED:
         return live.route.choose(models, count, strategy.first_count)
     if strategy.choice is Choice.FIRST:
-        return (strategy.drafter,) if strategy.drafter in models else models[:1]
+        return (placement.model_named(strategy.drafter) or models[0],)
     return models[: min(PROPOSER_BITS, count)]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from cosine.core import events as ev
@@ -20,7 +21,6 @@ from cosine.core.errors import BadRequest, Expired, MeshError, Unavailable
 from cosine.core.knowledge import Knowledge
 from cosine.core.live import Live, Phase
 from cosine.core.pace import HitRate, Pace
-from cosine.core.plan import DraftedTree
 from cosine.core.planner import Planner, traceparent
 from cosine.core.seat import Seat
 from cosine.core.seats import Seats
@@ -44,7 +44,6 @@ class Scheduler:
         self._planner = Planner(config, self.pace)
         self._seats = Seats(config, self.pace, self._planner)
         self._streams = Streams(self)
-        self._to_draft: list[Live] = []
         self._alarms = Alarms()
         self._next_id = 1
         self._out: list[ev.Command] = []
@@ -98,28 +97,32 @@ class Scheduler:
                 return
             self._forget(older)
         try:
-            strategy = parse(admission.strategy, self.config.default_strategy)
-            check_demands(strategy, self._seats.seen_count, self._planner.drafters_seen)
+            live = self._admitted(admission, now)
         except BadRequest as error:
             self._out.append(ev.Progress(admission.gateway, admission.request_id, admission.attempt, 0, error=error))
             return
-        session_id = f"{self.config.session_prefix}-{self._new_id()}"
-        live = Live(admission, session_id, strategy, routing.Route(self._shared), list(admission.token_ids), now)
-        live.hit_rate = HitRate(self.pace.hit_rate)
-        if strategy.priors:
-            live.priors = self.knowledge.priors(admission.token_ids[: admission.prompt_length])
-            live.route.shared = live.priors
-            live.hit_rate = HitRate(live.priors.hit_rate)
-        live.figures.strategy = strategy.name
-        self._live[session_id] = live
+        self._live[live.session_id] = live
         self._by_request[admission.request_id] = live
         self._progress(live)
         if live.finish_reason():
-            self._finish(live)
+            self._progress(live, finish=live.finish_reason(), figures=live.figures)
+            self._forget(live)
             return
         if admission.deadline:
-            self._alarms.set(admission.deadline, session_id)
+            self._alarms.set(admission.deadline, partial(self._request_late, live))
         self._unseat(live, now)
+
+    def _admitted(self, admission: ev.Admission, now: float) -> Live:
+        """A new request. Raises BadRequest where its strategy cannot be had."""
+        strategy = parse(admission.strategy, self.config.default_strategy)
+        check_demands(strategy, self._seats.seen_count, self._planner.drafters_seen)
+        priors = self.knowledge.priors(admission.token_ids[: admission.prompt_length]) if strategy.priors else None
+        session_id = f"{self.config.session_prefix}-{self._new_id()}"
+        live = Live(admission, session_id, strategy, routing.Route(priors or self._shared), [*admission.token_ids], now)
+        live.priors = priors
+        live.hit_rate = HitRate(priors.hit_rate if priors else self.pace.hit_rate)
+        live.figures.strategy = strategy.name
+        return live
 
     def _request_left(self, event: ev.RequestLeft, _now: float) -> None:
         live = self._by_request.get(event.request_id)
@@ -129,10 +132,6 @@ class Scheduler:
     def _gateway_down(self, event: ev.GatewayDown, _now: float) -> None:
         for live in [live for live in self._live.values() if live.admission.gateway == event.gateway]:
             self._forget(live)
-
-    def _finish(self, live: Live) -> None:
-        self._progress(live, finish=live.finish_reason(), figures=live.figures)
-        self._forget(live)
 
     def _fail(self, live: Live, error: MeshError) -> None:
         self._progress(live, figures=live.figures, error=error)
@@ -147,8 +146,6 @@ class Scheduler:
         if self._by_request.get(live.admission.request_id) is live:
             del self._by_request[live.admission.request_id]
         self._seatless.pop(live.session_id, None)
-        if live in self._to_draft:
-            self._to_draft.remove(live)
         if live.stream is not None:
             self._streams.end(live)
         self._seats.leave(live.session_id, live.verifier)
@@ -174,13 +171,13 @@ class Scheduler:
                     self._unseat(live, now)
             elif live.verifier == event.peer_id:
                 live.verifier, live.cached = "", 0
-                if live.phase is not Phase.DRAFTING and live not in self._to_draft:
+                if live.phase is not Phase.DRAFTING and not self._planner.wanted_by(live):
                     self._unseat(live, now)
 
     def _unseat(self, live: Live, now: float) -> None:
         live.phase, live.since = Phase.SEATLESS, now
         self._seatless[live.session_id] = live
-        self._alarms.set(now + self.config.verifier_wait_s, live.session_id)
+        self._alarms.set(now + self.config.verifier_wait_s, partial(self._request_late, live))
 
     def _fusion_up(self, event: ev.FusionUp, now: float) -> None:
         self._fusion_down(ev.FusionDown(event.peer_id), now)
@@ -232,9 +229,9 @@ class Scheduler:
     def _send_batches(self, now: float) -> None:
         for batch in self._seats.compose(self._new_id, now):
             if isinstance(batch, float):
-                self._alarms.set(batch, "wait")
+                self._alarms.set(batch, _look_again)
                 continue
-            self._alarms.set(now + self.config.batch_deadline_s, f"batch {batch.batch_id}")
+            self._alarms.set(now + self.config.batch_deadline_s, partial(self._batch_late, batch.batch_id))
             trace = traceparent(batch.members.values())
             self._out.append(ev.SendBatch(batch.peer_id, batch.batch_id, tuple(batch.items), trace))
 
@@ -285,7 +282,7 @@ class Scheduler:
         round_ms = (now - live.round_start) * 1000 if was_round else 0.0
         if was_round:
             live.learn(verdict, tree, self.pace, round_ms)
-            self._planner.offers.note_verdict(live, forward_us / 1000, len(verdict.token_ids))
+            self._planner.offers.note_verdict(live, forward_us / 1000, len(verdict.token_ids), round_ms)
         live.note_round(verdict.nodes, len(tree), live.draft_ms * 1000, forward_us, round_ms)
         live.tree, live.draft_ms = EMPTY, 0.0
         if self.commit(live, verdict.token_ids, verdict.logprobs):
@@ -312,22 +309,15 @@ class Scheduler:
 
     def draft(self, live: Live) -> bool:
         """Asks for a plan for the request; False where nobody can draft for it."""
-        fusion = self._planner.fusion_for(live)
-        if not fusion:
-            return False
-        if fusion != live.fusion:
-            if live.fusion:
-                self._planner.forget(live)
-                self._out.append(ev.CloseSession(live.fusion, live.session_id))
-            live.fusion, live.planned = fusion, 0
-        self._to_draft.append(live)
-        return True
+        left = self._planner.want(live)
+        if left:
+            self._out.append(ev.CloseSession(left, live.session_id))
+        return left is not None
 
     def undraft(self, live: Live) -> None:
         """Whatever is drafted for the request at this moment is worthless."""
         live.round_id = 0
-        if live in self._to_draft:
-            self._to_draft.remove(live)
+        self._planner.unwant(live)
 
     def say(self, command: ev.Command) -> None:
         """Wants something done."""
@@ -335,13 +325,7 @@ class Scheduler:
 
     def _send_plans(self, now: float) -> None:
         """One plan per fusion and strategy, for all requests that want to draft."""
-        if not self._to_draft:
-            return
-        groups: dict[tuple[str, str], list[Live]] = {}
-        for live in self._to_draft:
-            groups.setdefault((live.fusion, live.strategy.name), []).append(live)
-        self._to_draft = []
-        for (fusion, _), wanting in groups.items():
+        for (fusion, _), wanting in self._planner.wishes().items():
             plan = self._planner.plan(fusion, wanting, self._new_id(), now, len(self.seats))
             for live in [live for live in wanting if live.depth == 0]:
                 if live.stream is not None:
@@ -349,37 +333,29 @@ class Scheduler:
                 else:
                     self._ready(live, now)
             if plan is not None:
-                self._alarms.set(now + (plan.deadline_ms + self.config.deadline_grace) / 1000, f"round {plan.round_id}")
+                late_s = (plan.deadline_ms + self.config.deadline_grace) / 1000
+                self._alarms.set(now + late_s, partial(self._round_late, plan.round_id))
                 self._out.append(ev.SendPlan(fusion, plan))
 
     def _tree_came(self, event: ev.TreeCame, now: float) -> None:
-        live = self._live.get(event.tree.session_id)
+        live, drafted = self._live.get(event.tree.session_id), event.tree
         drafting = live is not None and live.phase in (Phase.DRAFTING, Phase.STREAMING)
         if live is None or not drafting or live.round_id != event.round_id:
             self.stale_count += 1
             return
-        self._take_tree(live, event.tree, now)
+        self._planner.note_tree(live, drafted)
+        if live.stream is not None:
+            self._streams.drafted(live, drafted)
+        else:
+            self._drafted(live, drafted.tree if drafted.base_length == len(live.tokens) else EMPTY, now)
 
     def _plan_done(self, event: ev.PlanDone, now: float) -> None:
         """Whoever got no tree although the plan is done is verified without."""
         self._planner.note_done(event.round_id, now)
         self._round_late(event.round_id, now)
 
-    def _take_tree(self, live: Live, drafted: DraftedTree, now: float) -> None:
-        if drafted.missed:
-            live.planned = 0
-        live.figures.exchange_count += drafted.exchange_count
-        live.figures.drafter_forward_us += drafted.forward_us
-        self._planner.note_tree(live, drafted)
-        if live.stream is not None:
-            self._streams.drafted(live, drafted)
-            return
-        fits = drafted.base_length == len(live.tokens)
-        self._drafted(live, drafted.tree if fits else EMPTY, now)
-
     def _drafted(self, live: Live, tree: TokenTree, now: float) -> None:
-        if live in self._to_draft:
-            self._to_draft.remove(live)
+        self._planner.unwant(live)
         live.tree = tree
         live.draft_ms = (now - live.round_start) * 1000
         self._ready(live, now)
@@ -387,13 +363,8 @@ class Scheduler:
     # -- time
 
     def _tick(self, _event: ev.Tick, now: float) -> None:
-        for subject in self._alarms.due(now):
-            if subject.startswith("round "):
-                self._round_late(int(subject.removeprefix("round ")), now)
-            elif subject.startswith("batch "):
-                self._batch_late(int(subject.removeprefix("batch ")), now)
-            elif subject in self._live:
-                self._request_late(self._live[subject], now)
+        for call in self._alarms.due(now):
+            call(now)
 
     def _round_late(self, round_id: int, now: float) -> None:
         for live in self._planner.end(round_id):
@@ -412,6 +383,8 @@ class Scheduler:
             self._verifier_down(ev.VerifierDown(seat.peer_id), now)
 
     def _request_late(self, live: Live, now: float) -> None:
+        if self._live.get(live.session_id) is not live:
+            return
         deadline = live.admission.deadline
         if deadline and now >= deadline:
             self._fail(live, Expired("DEADLINE", "the request's deadline passed before its text was complete"))
@@ -422,3 +395,7 @@ class Scheduler:
     def _new_id(self) -> int:
         self._next_id += 1
         return self._next_id - 1
+
+
+def _look_again(_now: float) -> None:
+    """Nothing but to let the machine go on: a batch may be due."""

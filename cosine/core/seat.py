@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 
 from cosine.core import events as ev
 from cosine.core import speculation
-from cosine.core.batching import Candidate, Caps, LineTimes, choose
+from cosine.core.batching import WEIGHT, Candidate, Caps, LineTimes, choose
 from cosine.core.config import SchedulerConfig
 from cosine.core.decomposition import decompose
 from cosine.core.live import Live, Phase
 from cosine.core.speculation import Pace
 from cosine.core.strategy import Batching
 from cosine.core.stream import Stretch
-from cosine.core.tree import TokenTree, prune, values
+from cosine.core.tree import TokenTree, prune
 from cosine.core.turns import turn_count
 
-LIKELY = 0.15
+ALL_GO = WEIGHT / (1 - WEIGHT)  # below this leaving a request out saves less than it costs the next pass
 BATCHES_MAX = 2  # one that a verifier works on, one that it goes on with at once
 
 
@@ -194,6 +194,9 @@ class Seat:
         ways = {live.strategy.batching for live in waiting}
         if ways <= {Batching.CONTINUOUS} or len(waiting) == 1:
             return waiting
+        rows = sum(_rows(live, bounds) for live in waiting)
+        if rows <= bounds.batch_rows_max and pace.verify.slope_ms * rows <= ALL_GO * pace.verify.base_ms:
+            return sorted(waiting, key=lambda live: -live.admission.priority)
         times = LineTimes(pace.verify.base_ms, pace.verify.slope_ms)
         candidates = [_candidate(live, bounds, now) for live in waiting]
         if Batching.OPTIMISED in ways:
@@ -222,14 +225,16 @@ def _need(live: Live, bounds: SchedulerConfig) -> int:
     return context + (0 if live.strategy.adaptive else len(live.tree))
 
 
+def _rows(live: Live, bounds: SchedulerConfig) -> int:
+    """Rows a request is likely to add to a batch: an adaptive strategy's tree is cut once the batch is settled."""
+    return _need(live, bounds) + (min(len(live.tree), 2 * live.depth) if live.strategy.adaptive else 0)
+
+
 def _candidate(live: Live, bounds: SchedulerConfig, now: float) -> Candidate:
-    """A request as the choice of a batch sees it. Of an adaptive strategy's tree only likely nodes count: the others
-    are cut off it once the batch is settled. Reading a prompt counts as worth its rows, since it costs them whenever it
-    is done."""
+    """A request as the choice of a batch sees it. Reading a prompt counts as worth its rows, since it costs them
+    whenever it is done."""
     admission = live.admission
     left_ms = (admission.deadline - now) * 1000 if admission.deadline else None
-    rows = min(len(live.tokens) - live.cached, bounds.prefill_chunk)
-    worths = values(live.tree) if live.tree.confidences else []
-    likely = [worth for worth in worths if worth >= LIKELY or not live.strategy.adaptive]
-    expected = 1.0 + sum(likely) if live.started else float(rows)
-    return Candidate(live.cached, rows + len(likely), expected, live.passed_over, admission.priority, left_ms)
+    rows = _rows(live, bounds)
+    expected = max(1.0, live.promised) if live.started else float(rows)
+    return Candidate(live.cached, rows, expected, live.passed_over, admission.priority, left_ms)

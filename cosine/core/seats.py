@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 
 from cosine.core import events as ev
 from cosine.core.config import SchedulerConfig
+from cosine.core.pace import Pace
 from cosine.core.planner import Planner
 from cosine.core.seat import Batch, Seat
-from cosine.core.speculation import Pace
+from cosine.core.timing import LineModel
 
 
 class Seats:
@@ -26,6 +27,8 @@ class Seats:
 
     def up(self, facts: ev.VerifierFacts) -> None:
         """A verifier came, with empty caches."""
+        if facts.base_ms and not self.seen_count:
+            self._pace.verify = LineModel.seeded(facts.base_ms, facts.row_ms)
         self.by_peer[facts.peer_id] = Seat(facts)
         self.seen_count = max(self.seen_count, len(self.by_peer))
 

@@ -60,7 +60,8 @@ def spend(trees: Sequence[TokenTree], pace: Pace, spent_ms: float, rows_max: int
     """The nodes worth verifying, over all sessions of a batch at once.
 
     Nodes are taken by value while each raises expected tokens per millisecond of the round, whose fixed part is what
-    the verifier waited for of the `spent_ms` of drafting and a pass over the roots, up to `rows_max` rows. Trees stay closed under parents.
+    the verifier waited for of the `spent_ms` of drafting and a pass over the roots, up to `rows_max` rows. Trees stay
+    closed under parents.
     """
     ranked = sorted(
         ((value, -node, index) for index, tree in enumerate(trees) for node, value in enumerate(values(tree))),

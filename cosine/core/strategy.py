@@ -164,6 +164,7 @@ COSINE = Strategy(
     node_budget=24,
     length=Length.GOODPUT,
     batching=Batching.OPTIMISED,
+    lookahead=10,
     priors=True,
 )
 

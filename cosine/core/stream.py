@@ -41,8 +41,12 @@ class Taken:
 
 @dataclass(slots=True)
 class Stream:
-    """The state of one such request beyond its committed tokens. `held` counts the tokens each target will hold once it
-    has seen all its stretches, `prefilling` those of the part of the context it is reading that still hold good; `drafting_from` is the length of the sequence a plan under way goes on from."""
+    """The state of one such request beyond its committed tokens.
+
+    `held` counts the tokens each target will hold once it has seen all its stretches, `prefilling` those of the part of
+    the context it is reading that still hold good; `drafting_from` is the length of the sequence a plan under way goes
+    on from.
+    """
 
     runs_max: int
     per_peer_max: int

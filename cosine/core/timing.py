@@ -13,6 +13,7 @@ from operator import mul
 
 FADE = 0.97
 RATE_FADE = 0.9
+SHARED_COST = 0.25
 LEAST_MS = 0.05
 OUTLIER = 4.0
 TRUSTED_WEIGHT = 4.0  # observations from which on a model can tell a stall from news
@@ -228,6 +229,11 @@ class DraftModel:
     def predict(self, load: Load) -> float:
         """Milliseconds from sending a plan to its last tree."""
         return _cost(self._spent_costs, load.spent_sizes) + _cost(self._rest_costs, load.rest_sizes)
+
+    @property
+    def shared(self) -> bool:
+        """True where drafters slow one another down so much that they seem to share processors."""
+        return self.pass_extra_ms + self.pass_wait_ms > SHARED_COST * max(self.pass_ms, LEAST_MS)
 
     @property
     def _spent_costs(self) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ strategies or the wire. A session's cache is always a plain sequence of tokens, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 
 from cosine.core.picking import RowRule
 from cosine.core.tree import EMPTY, TokenTree
+
+
+class Stopped(Exception):
+    """A forward pass ended early because its caller wanted it to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +90,12 @@ class Engine(Protocol):
         """Tokens the cache holds in sequence for a session; empty for an unknown one. Tree nodes do not count."""
         ...
 
-    def forward(self, segments: Sequence[Segment]) -> Logits:
+    def forward(self, segments: Sequence[Segment], stop: Callable[[], bool] | None = None) -> Logits:
         """Runs all segments (of different sessions) and caches what it ran. Long `token_ids` run in chunks.
+
+        `stop` is asked again and again while the pass runs, at least between the layers of a model. Once it says true,
+        the pass ends and raises Stopped. Every session then holds its first `base_length` tokens, followed by as many
+        of its `token_ids` as had been run to the end, and no tree.
 
         A new session takes the slot of the least recently used one where all are taken. Raises
         BadRequest(SESSION_TOO_LONG) before touching anything where a segment would exceed `tokens_max`.
@@ -101,6 +109,10 @@ class Engine(Protocol):
 
     def close(self, session_ids: Iterable[str]) -> None:
         """Frees sessions; unknown ones are ignored."""
+        ...
+
+    def agreement(self, token_ids: Sequence[int], others: Sequence[int]) -> list[float]:
+        """How alike the model finds two tokens, pair by pair: the cosine of their input embeddings, -1 to 1."""
         ...
 
     def warm_up(self) -> None:

@@ -1,7 +1,9 @@
 """An engine that takes as long as a latency profile says, without burning the processor.
 
 It wraps any engine: what is computed is real, when it is done is the profile's. So a laptop can run the real mesh, with
-real acceptance, at the speed of other hardware. Steps whose real computation took longer are counted.
+real acceptance, at the speed of other hardware. What a pass leaves to do after it (picks, keeping a path) and what the
+sleep overshoots is taken from the next pass, so that a series of passes takes the time of the profile's. Passes that
+could not keep up with it are counted.
 """
 
 from __future__ import annotations
@@ -9,8 +11,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from cosine.engine.base import Engine, EngineLimits, Logits, ModelCard, Segment
+import numpy as np
+from numpy.typing import NDArray
+
+from cosine.core.picking import RowRule
+from cosine.engine.base import Engine, EngineLimits, Logits, ModelCard, Segment, Stopped
+
+Result = TypeVar("Result")
+
+# A pass that may be stopped sleeps in parts, as if they were layers.
+PARTS = 16
+PART_S_LEAST = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +42,10 @@ class Pace:
 
 
 class PacedEngine:
-    """`engine` at the speed of `pace`."""
+    """`engine` at the speed of `pace`. `clock` and `sleep` are in seconds.
+
+    `pass_count` forward passes have been run, `overrun_count` of them took longer than their time, `late_s` together.
+    """
 
     def __init__(
         self,
@@ -42,8 +58,10 @@ class PacedEngine:
         self._pace = pace
         self._clock = clock
         self._sleep = sleep
-        self.step_count = 0
+        self._account = _Account(clock)
+        self.pass_count = 0
         self.overrun_count = 0
+        self.late_s = 0.0
 
     @property
     def card(self) -> ModelCard:
@@ -56,22 +74,79 @@ class PacedEngine:
     def tokens(self, session_id: str) -> Sequence[int]:
         return self._engine.tokens(session_id)
 
-    def forward(self, segments: Sequence[Segment]) -> Logits:
-        start = self._clock()
-        logits = self._engine.forward(segments)
-        left = self._pace.forward_s(segments) - (self._clock() - start)
-        self.step_count += 1
-        if left > 0:
-            self._sleep(left)
+    def forward(self, segments: Sequence[Segment], stop: Callable[[], bool] | None = None) -> Logits:
+        end = self._clock() + self._pace.forward_s(segments) - self._account.settle()
+        logits = self._engine.forward(segments, stop)
+        if stop is not None:
+            self._wait(end, segments, stop)
+        left_s = end - self._clock()
+        self.pass_count += 1
+        if left_s > 0:
+            self._sleep(left_s)
+            self._account.owed_s += max(0.0, self._clock() - end)
         else:
             self.overrun_count += 1
-        return logits
+            self.late_s -= left_s
+        return _PacedLogits(logits, self._account)
+
+    def _wait(self, end: float, segments: Sequence[Segment], stop: Callable[[], bool]) -> None:
+        """Sleeps through all but the end of a pass, and asks between its parts whether it is still wanted."""
+        part_s = max(PART_S_LEAST, self._pace.forward_s(segments) / PARTS)
+        while end - self._clock() > part_s:
+            if stop():
+                for segment in segments:
+                    self._engine.keep(segment.session_id, ())
+                raise Stopped
+            self._sleep(part_s)
 
     def keep(self, session_id: str, nodes: Sequence[int]) -> None:
-        self._engine.keep(session_id, nodes)
+        self._account.charge(lambda: self._engine.keep(session_id, nodes))
 
     def close(self, session_ids: Iterable[str]) -> None:
         self._engine.close(session_ids)
 
+    def agreement(self, token_ids: Sequence[int], others: Sequence[int]) -> list[float]:
+        return self._account.charge(lambda: self._engine.agreement(token_ids, others))
+
     def warm_up(self) -> None:
         self._engine.warm_up()
+
+
+class _Account:
+    """Seconds that the passes so far have taken beyond their time; the next one is to take so much less."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.owed_s = 0.0
+
+    def charge(self, call: Callable[[], Result]) -> Result:
+        """Runs what belongs to the last pass."""
+        start = self._clock()
+        try:
+            return call()
+        finally:
+            self.owed_s += self._clock() - start
+
+    def settle(self) -> float:
+        """What is owed, which then is nothing."""
+        owed_s, self.owed_s = self.owed_s, 0.0
+        return owed_s
+
+
+class _PacedLogits:
+    """Logits whose use is charged to the pass they came from."""
+
+    def __init__(self, logits: Logits, account: _Account) -> None:
+        self._logits = logits
+        self._account = account
+
+    def picks(self, rules: Sequence[RowRule]) -> list[int]:
+        return self._account.charge(lambda: self._logits.picks(rules))
+
+    def children(
+        self, rows: Sequence[int], rules: Sequence[RowRule], width: int
+    ) -> list[tuple[list[int], list[float]]]:
+        return self._account.charge(lambda: self._logits.children(rows, rules, width))
+
+    def row(self, index: int) -> NDArray[np.float32]:
+        return self._account.charge(lambda: self._logits.row(index))

@@ -8,17 +8,17 @@ stretches its confidence without making it right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cosine.core.errors import BadRequest
+from cosine.core.errors import BadRequest, Full
 from cosine.core.noise import gumbel, mix
 from cosine.core.picking import RowRule, pick_rows, top_children
 from cosine.core.tree import ROOT, path_tokens
-from cosine.engine.base import EngineLimits, ModelCard, Segment
+from cosine.engine.base import EngineLimits, ModelCard, Segment, Stopped
 
 DOMAIN_COUNT = 4
 CONTEXT_TOKENS = 3
@@ -100,17 +100,20 @@ class ToyEngine:
     def tokens(self, session_id: str) -> Sequence[int]:
         return self._sessions.get(session_id, ())
 
-    def forward(self, segments: Sequence[Segment]) -> ToyLogits:
+    def forward(self, segments: Sequence[Segment], stop: Callable[[], bool] | None = None) -> ToyLogits:
+        if len(segments) > self._limits.sessions_max:
+            raise Full("BATCH_TOO_LARGE", f"a batch holds at most {self._limits.sessions_max} sessions")
         for segment in segments:
             if segment.base_length + len(segment.token_ids) + len(segment.tree) > self._limits.tokens_max:
                 raise BadRequest("SESSION_TOO_LONG", f"a session holds at most {self._limits.tokens_max} tokens")
         for segment in segments:  # sessions of this pass are the last to make room for its new ones
             if segment.session_id in self._sessions:
                 self._sessions[segment.session_id] = self._sessions.pop(segment.session_id)
-        rows: list[NDArray[np.float32]] = []
         for segment in segments:
-            rows += self._run(segment)
-        return ToyLogits(np.stack(rows))
+            self._make_room(segment)
+        if stop is not None and stop():
+            raise Stopped
+        return ToyLogits(np.stack([row for segment in segments for row in self._run(segment)]))
 
     def keep(self, session_id: str, nodes: Sequence[int]) -> None:
         segment = self._hanging.pop(session_id)
@@ -121,15 +124,24 @@ class ToyEngine:
             self._sessions.pop(session_id, None)
             self._hanging.pop(session_id, None)
 
+    def agreement(self, token_ids: Sequence[int], others: Sequence[int]) -> list[float]:
+        """1 for the same token, else a hash of the two between 0 and 1."""
+        return [_likeness(*sorted(pair)) for pair in zip(token_ids, others, strict=True)]
+
     def warm_up(self) -> None:
         return None
 
-    def _run(self, segment: Segment) -> list[NDArray[np.float32]]:
+    def _make_room(self, segment: Segment) -> None:
+        """Forgets what lies beyond a segment's base, and the least recently used session where all are taken."""
         held = self._sessions.pop(segment.session_id, [])
         while len(self._sessions) >= self._limits.sessions_max:
             self.close([next(iter(self._sessions))])
-        tokens = held[: segment.base_length] + list(segment.token_ids)
-        self._sessions[segment.session_id] = tokens
+        self._sessions[segment.session_id] = held[: segment.base_length]
+        self._hanging.pop(segment.session_id, None)
+
+    def _run(self, segment: Segment) -> list[NDArray[np.float32]]:
+        tokens = self._sessions[segment.session_id]
+        tokens += segment.token_ids
         self._hanging[segment.session_id] = segment
         nodes = range(ROOT, len(segment.tree))
         return [self._logits([*tokens, *path_tokens(segment.tree, node)]) for node in nodes]
@@ -140,6 +152,10 @@ class ToyEngine:
         if spec.own:
             logits = logits + (1.0 - spec.skill_at(tokens[0])) * _opinion(mix(spec.own), tokens)
         return (logits * spec.sharpness).astype(np.float32)
+
+
+def _likeness(low: int, high: int) -> float:
+    return 1.0 if low == high else mix(mix(low + 1) ^ (high + 1)) / 2.0**64
 
 
 def _opinion(seed: int, tokens: Sequence[int]) -> NDArray[np.float64]:

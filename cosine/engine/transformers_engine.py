@@ -8,11 +8,12 @@ slot of its own. Knows sessions, tokens and trees; not requests, strategies or t
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from cosine.core.errors import BadRequest, Full
 from cosine.engine.base import EngineLimits, Logits, ModelCard, Segment
@@ -22,7 +23,8 @@ from cosine.engine.hf.loading import find_folder, read_lore
 from cosine.engine.hf.picking import NoiseCache, on_host
 from cosine.engine.hf.runner import Runner
 from cosine.engine.hf.slots import Slot, Slots
-from cosine.engine.hf.step import Span, Step
+from cosine.engine.hf.span import Span
+from cosine.engine.hf.step import Step
 from cosine.engine.hf.threads import use_threads
 
 LIMITS = EngineLimits()
@@ -77,7 +79,7 @@ class TransformersEngine:
         slot = self._slots.find(session_id)
         return slot.tokens if slot else ()
 
-    def forward(self, segments: Sequence[Segment]) -> Logits:
+    def forward(self, segments: Sequence[Segment], stop: Callable[[], bool] | None = None) -> Logits:
         self._check(segments)
         if threading.get_ident() != self._thread:
             self._thread = threading.get_ident()
@@ -86,9 +88,9 @@ class TransformersEngine:
             slots = self._slots.take([segment.session_id for segment in segments])
             for slot, segment in zip(slots, segments, strict=True):
                 slot.roll_back(segment.base_length)
-            self._prefill(slots, segments)
+            self._prefill(slots, segments, stop)
             spans = [_last_span(slot, segment) for slot, segment in zip(slots, segments, strict=True)]
-            logits = self._run(spans, ask=True)[:, : self._card.vocab_size]
+            logits = self._run(spans, True, stop)[:, : self._card.vocab_size]
             return on_host(logits, self._noise) if logits.device.type == "cpu" else DeviceLogits(logits)
 
     def keep(self, session_id: str, nodes: Sequence[int]) -> None:
@@ -99,6 +101,15 @@ class TransformersEngine:
 
     def close(self, session_ids: Iterable[str]) -> None:
         self._slots.drop(session_ids)
+
+    def agreement(self, token_ids: Sequence[int], others: Sequence[int]) -> list[float]:
+        """One look-up and one copy to the host for all pairs; rows are normalised as they are asked for, so that no
+        second table is held."""
+        with torch.inference_mode():
+            pairs = torch.tensor([*token_ids, *others], device=self._model.device)
+            left, right = normalize(self._model.embed(pairs).float(), dim=-1).chunk(2)
+            found: list[float] = (left * right).sum(-1).tolist()
+            return found
 
     def warm_up(self) -> None:
         for row_count in (1, 4, 16, self._limits.prefill_chunk):
@@ -114,17 +125,17 @@ class TransformersEngine:
             if segment.base_length + len(segment.token_ids) + len(segment.tree) > self._card.tokens_max:
                 raise BadRequest("SESSION_TOO_LONG", f"a session holds at most {self._card.tokens_max} tokens")
 
-    def _prefill(self, slots: Sequence[Slot], segments: Sequence[Segment]) -> None:
+    def _prefill(self, slots: Sequence[Slot], segments: Sequence[Segment], stop: Callable[[], bool] | None) -> None:
         """Caches all but the last chunk of long `token_ids`, at most `prefill_chunk` rows of one session at a time."""
         chunk = self._limits.prefill_chunk
         for slot, segment in zip(slots, segments, strict=True):
             while _remaining(slot, segment) > chunk:
                 done = len(slot.tokens) - segment.base_length
-                self._run([Span(slot, segment.token_ids[done : done + chunk])], ask=False)
+                self._run([Span(slot, segment.token_ids[done : done + chunk])], False, stop)
 
-    def _run(self, spans: Sequence[Span], ask: bool) -> Tensor:
+    def _run(self, spans: Sequence[Span], ask: bool, stop: Callable[[], bool] | None) -> Tensor:
         """One pass; afterwards the slots hold what ran. `ask` wants logits of roots and nodes, else of one row only."""
-        step = Step(spans, self._model.device, self._model.kv_dtype)
+        step = Step(spans, self._model.device, self._model.mask_dtype, stop)
         logits = self._model.logits(step, step.asked_rows() if ask else step.last_row())
         for span in spans:
             span.slot.extend(span.token_ids, span.tree.token_ids)

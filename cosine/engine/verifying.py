@@ -5,7 +5,7 @@ One item that cannot be done (a cache miss, a token outside the vocabulary) neve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -16,7 +16,7 @@ from cosine.core.errors import BadRequest
 from cosine.core.picking import RowRule, log_softmax, penalize, pick
 from cosine.core.sampling import GREEDY, Sampling
 from cosine.core.tree import EMPTY, ROOT, TokenTree, depths, validate
-from cosine.engine.base import Engine, Logits, Segment
+from cosine.engine.base import Engine, Logits, Segment, Stopped
 
 
 class Status(Enum):
@@ -25,6 +25,7 @@ class Status(Enum):
     OK = 1
     CACHE_MISS = 2
     REFUSED = 3
+    CANCELLED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class VerifyItem:
     sampling: Sampling = GREEDY
     prompt_length: int = 0
     prefill_only: bool = False
+    judge: bool = False
 
 
 TokenLogprob = tuple[float, list[int], list[float]]
@@ -54,15 +56,23 @@ class Verdict:
     cached_length: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
     reason: str = ""
+    judged_nodes: tuple[int, ...] = ()
+    agreements: tuple[float, ...] = ()
 
 
-def verify(engine: Engine, items: Sequence[VerifyItem]) -> list[Verdict]:
-    """Verdicts in the order of the items, from one forward pass. Sessions must differ."""
+def verify(engine: Engine, items: Sequence[VerifyItem], stop: Callable[[], bool] | None = None) -> list[Verdict]:
+    """Verdicts in the order of the items, from one forward pass. Sessions must differ. Where `stop` says true before
+    the pass has ended, the items that it ran are `cancelled`."""
     fitted = [_fit(engine, item) for item in items]
     checked = [check(engine, item.session_id, item.base_length, item.token_ids, item.tree) for item in fitted]
     able = [item for item, problem in zip(fitted, checked, strict=True) if problem is None]
-    done = iter(_verify_able(engine, able) if able else ())
+    done = iter(_verify_able(engine, able, stop) if able else ())
     return [next(done) if problem is None else problem for problem in checked]
+
+
+def cancelled(item: VerifyItem) -> Verdict:
+    """The verdict on an item that nobody wants any more; what its `base_length` names is still held."""
+    return Verdict(item.session_id, Status.CANCELLED, cached_length=item.base_length)
 
 
 def check(
@@ -91,8 +101,12 @@ def _fit(engine: Engine, item: VerifyItem) -> VerifyItem:
     return item if len(item.tree) <= min(room, engine.limits.tree_nodes_max) else replace(item, tree=EMPTY)
 
 
-def _verify_able(engine: Engine, items: Sequence[VerifyItem]) -> list[Verdict]:
-    logits = engine.forward([Segment(item.session_id, item.base_length, item.token_ids, item.tree) for item in items])
+def _verify_able(engine: Engine, items: Sequence[VerifyItem], stop: Callable[[], bool] | None) -> list[Verdict]:
+    segments = [Segment(item.session_id, item.base_length, item.token_ids, item.tree) for item in items]
+    try:
+        logits = engine.forward(segments, stop)
+    except Stopped:
+        return [cancelled(item) for item in items]
     rules = [rule for item in items for rule in _rules(item)]
     picks = logits.picks(rules)
     verdicts = []
@@ -100,7 +114,26 @@ def _verify_able(engine: Engine, items: Sequence[VerifyItem]) -> list[Verdict]:
     for item in items:
         verdicts.append(_verdict(engine, logits, item, picks, first_row))
         first_row += 1 + len(item.tree)
-    return verdicts
+    return _judged(engine, items, verdicts)
+
+
+def _judged(engine: Engine, items: Sequence[VerifyItem], verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The verdicts with the agreements that items asked for, from one look-up for all of them."""
+    found = [_rivals(item.tree, verdict) if item.judge else {} for item, verdict in zip(items, verdicts, strict=True)]
+    drafted = [item.tree.token_ids[node] for item, rivals in zip(items, found, strict=True) for node in rivals]
+    if not drafted:
+        return list(verdicts)
+    agreements = iter(engine.agreement(drafted, [token for rivals in found for token in rivals.values()]))
+    return [
+        replace(verdict, judged_nodes=tuple(rivals), agreements=tuple(next(agreements) for _ in rivals))
+        for verdict, rivals in zip(verdicts, found, strict=True)
+    ]
+
+
+def _rivals(tree: TokenTree, verdict: Verdict) -> dict[int, int]:
+    """Per node at a place of the committed path, the token committed there."""
+    committed = dict(zip((ROOT, *verdict.nodes), verdict.token_ids, strict=True)) if verdict.token_ids else {}
+    return {node: committed[parent] for node, parent in enumerate(tree.parents) if parent in committed}
 
 
 def _rules(item: VerifyItem) -> list[RowRule]:

@@ -1,7 +1,8 @@
 """Where work for a model arrives: jobs of many streams, run on the engine's one thread, answered to whoever sent them.
 
 Jobs that wait are merged into one forward pass as long as their sessions differ. A stream that ends, or says that
-sessions ended, frees them. What a job means is for the service: it gives `Codec` functions and the computation.
+sessions ended, frees them. Jobs that their stream cancels are dropped from the queue, or given up while they run; they
+are answered all the same. What a job means is for the service: it gives `Codec` functions and the computation.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from cosine.core.errors import BadRequest, Full
 from cosine.engine.base import Engine
 from cosine.engine.worker import Worker
+from cosine.peer.slow_link import LinkPace, SlowLink
 from cosine.rpc.hello import Bounds
 from cosine.rpc.streams import Credits, Outbox
 from cosine.rpc.telemetry import Spans
@@ -49,11 +51,24 @@ class Closing:
 
 
 @dataclass(frozen=True, slots=True)
-class Codec(Generic[Item, Result]):
-    """`parse` reads a stream's message (None: nothing to do); `answer` writes one: work id, results, microseconds."""
+class Cancelling:
+    """A message that takes work messages back; ids that are neither waiting nor under way are ignored."""
 
-    parse: Callable[[Any], Work[Item] | Closing | None]
+    work_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Codec(Generic[Item, Result]):
+    """`parse` reads a stream's message (None: nothing to do); `answer` writes one: work id, results, microseconds;
+    `cancelled` is the result of an item that was dropped."""
+
+    parse: Callable[[Any], Work[Item] | Closing | Cancelling | None]
     answer: Callable[[int, Sequence[Result], int], Any]
+    cancelled: Callable[[Item], Result]
+
+
+Compute = Callable[[Engine, Sequence[Item], Callable[[str], bool]], list[Result]]
+Idle = Callable[[Callable[[], bool]], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +76,40 @@ class _Job(Generic[Item]):
     stream: DeskStream[Any, Any] | None
     work: Work[Item]
     closing: tuple[str, ...] = ()
+    byte_count: int = 0
+
+    @property
+    def id(self) -> int:
+        return self.work.work_id
 
 
 class Desk(Generic[Item, Result]):
-    """`compute` turns items into as many results, in order, on the engine's thread; `observe` hears of every run."""
+    """`compute` turns items into as many results, in order, on the engine's thread; what it is given beside them says
+    of a session, whenever asked, whether its job is cancelled. `observe` hears of every run and its seconds; of items
+    that were dropped before it, with 0 seconds. While no job waits, `idle` runs on the engine's thread again and again
+    until it says that it has nothing to do; what it is given says when a job has come, which ought to end it soon.
+
+    Where a `link` is set, answers on streams opened from then on arrive as late as over that link.
+    """
 
     def __init__(
         self,
         engine: Engine,
-        compute: Callable[[Engine, Sequence[Item]], list[Result]],
+        compute: Compute[Item, Result],
         codec: Codec[Item, Result],
         observe: Callable[[Sequence[Item], Sequence[Result], float], None],
+        idle: Idle | None = None,
     ) -> None:
         self.codec = codec
+        self.link: LinkPace | None = None
         self._engine = engine
         self._compute = compute
         self._observe = observe
+        self._idle = idle
         self._worker = Worker("engine")
         self._jobs: deque[_Job[Item]] = deque()
+        self._running: Sequence[_Job[Item]] = ()
+        self._unwanted: set[str] = set()  # sessions of cancelled jobs under way; the engine's thread reads it
         self._arrived = asyncio.Event()
         self._sessions: set[str] = set()
         self._spans = Spans()
@@ -97,13 +128,35 @@ class Desk(Generic[Item, Result]):
         self._jobs.append(job)
         self._arrived.set()
 
+    def cancel(self, stream: DeskStream[Any, Any], work_ids: Collection[int]) -> None:
+        """Drops jobs of a stream that wait, and gives up those under way."""
+        named = {id(job) for job in (*self._jobs, *self._running) if job.stream is stream and job.id in work_ids}
+        for job in self._running:
+            if id(job) in named:
+                self._unwanted.update(item.session_id for item in job.work.items)
+        dropped = [job for job in self._jobs if id(job) in named]
+        self._jobs = deque(job for job in self._jobs if id(job) not in named)
+        for job in dropped:
+            results = [self.codec.cancelled(item) for item in job.work.items]
+            self._answer(job, results, 0.0)
+            self._observe(job.work.items, results, 0.0)
+
     async def work(self) -> None:
-        """Runs jobs for ever."""
+        """Runs jobs for ever; while none waits, what there is to do without one."""
+        restless = False
         while True:
-            await self._arrived.wait()
+            if not restless:
+                await self._arrived.wait()
             self._arrived.clear()
             while self._jobs:
                 await self._run(self._take())
+                restless = True
+            restless = restless and await self._use_idle_time()
+
+    async def _use_idle_time(self) -> bool:
+        """Does one piece of what can be done unasked; False where nothing is left. A job that comes ends it early."""
+        idle = self._idle
+        return idle is not None and await self._worker.run(lambda: idle(lambda: bool(self._jobs)))
 
     def _take(self) -> list[_Job[Item]]:
         """The jobs at the head of the queue that fit in one forward pass: no session twice, a closing alone."""
@@ -127,20 +180,26 @@ class Desk(Generic[Item, Result]):
         self._sessions.update(item.session_id for item in items)
         for job in jobs:
             self._spans.start(id(job), "forward", job.work.traceparent)
+        self._running = jobs
         results, seconds = await self._worker.run(lambda: self._timed(items))
+        self._running = ()
+        self._unwanted.clear()
         done = iter(results)
         for job in jobs:
-            own = [next(done) for _ in job.work.items]
             self._spans.end(id(job))
-            if job.stream is not None:
-                job.stream.answer(self.codec.answer(job.work.work_id, own, int(seconds * 1e6)))
+            self._answer(job, [next(done) for _ in job.work.items], seconds)
         self._observe(items, results, seconds)
+
+    def _answer(self, job: _Job[Item], results: Sequence[Result], seconds: float) -> None:
+        if job.stream is not None:
+            job.stream.answer(self.codec.answer(job.id, results, int(seconds * 1e6)), job.byte_count)
 
     def _timed(self, items: Sequence[Item]) -> tuple[list[Result], float]:
         start = time.perf_counter()
+        unwanted = self._unwanted.__contains__
         size = self._engine.limits.sessions_max  # more sessions than slots would push one another out of one pass
         parts = [items[start : start + size] for start in range(0, len(items), size)]
-        results = [result for part in parts for result in self._compute(self._engine, part)]
+        results = [result for part in parts for result in self._compute(self._engine, part, unwanted)]
         return results, time.perf_counter() - start
 
 
@@ -152,6 +211,7 @@ class DeskStream(Generic[Item, Result]):
         self._outbox = outbox
         self._batch_max = bounds.batch_max
         self._credits = Credits(bounds.credits)
+        self._link = SlowLink(desk.link) if desk.link is not None else None
         self._sessions: set[str] = set()
 
     def on_message(self, message: Any) -> None:
@@ -160,15 +220,25 @@ class DeskStream(Generic[Item, Result]):
             self._credits.take()
             _check(parsed.items, self._batch_max)
             self._sessions.update(item.session_id for item in parsed.items)
-            self._desk.add(_Job(self, parsed))
+            self._desk.add(_Job(self, parsed, byte_count=message.ByteSize() if self._link is not None else 0))
         elif isinstance(parsed, Closing):
             self._close(parsed.session_ids)
+        elif isinstance(parsed, Cancelling):
+            self._desk.cancel(self, parsed.work_ids)
 
     def on_closed(self) -> None:
+        if self._link is not None:
+            self._link.close()
         self._close(tuple(self._sessions))
 
-    def answer(self, message: Any) -> None:
-        """Sends the answer to one work message."""
+    def answer(self, message: Any, asked_byte_count: int = 0) -> None:
+        """Sends the answer to one work message, which had `asked_byte_count` bytes."""
+        if self._link is None:
+            self._send(message)
+        else:
+            self._link.deliver(asked_byte_count + message.ByteSize(), lambda: self._send(message))
+
+    def _send(self, message: Any) -> None:
         self._credits.give_back()
         self._outbox.send(message)
 

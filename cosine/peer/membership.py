@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cosine.rpc.hello import Identity
 from cosine.rpc.settings import ServiceSettings
 from cosine.store.connection import Store
-from cosine.store.registry import PeerRecord, Registrar, Registry
+from cosine.store.registry import LearnedTime, PeerRecord, Registrar, Registry
 
 
 def open_store(settings: ServiceSettings, identity: Identity) -> Store:
@@ -13,8 +15,10 @@ def open_store(settings: ServiceSettings, identity: Identity) -> Store:
     return Store(settings.redis_url, settings.mesh, client_name=identity.peer_id)
 
 
-def membership(settings: ServiceSettings, identity: Identity) -> Registrar | None:
-    """What keeps the peer registered, or None where no Redis is named."""
+def membership(
+    settings: ServiceSettings, identity: Identity, learned: Callable[[], tuple[LearnedTime, ...]] = lambda: ()
+) -> Registrar | None:
+    """What keeps the peer registered, or None where no Redis is named. `learned` is asked at every heartbeat."""
     if not settings.redis_url:
         return None
     record = PeerRecord(
@@ -26,5 +30,7 @@ def membership(settings: ServiceSettings, identity: Identity) -> Registrar | Non
         tokenizer_fingerprint=identity.tokenizer_fingerprint,
         vocab_size=identity.vocab_size,
         tokens_max=identity.bounds.tokens_max,
+        base_ms=identity.base_ms,
+        row_ms=identity.row_ms,
     )
-    return Registrar(Registry(open_store(settings, identity)), record)
+    return Registrar(Registry(open_store(settings, identity)), record, learned)

@@ -1,4 +1,4 @@
-"""The life of a process that holds a model: load, warm up, greet, serve. Only the servicer differs between roles."""
+"""The life of a process that holds a model: load, warm up, measure, greet, serve. Only the servicer differs by role."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from typing import Any, Protocol
 
 from cosine.engine.base import Engine
 from cosine.engine.loading import open_engine
+from cosine.engine.measuring import TimeModel, measure
+from cosine.engine.paced import PacedEngine
 from cosine.peer.desk import Desk
 from cosine.peer.membership import membership
 from cosine.peer.model_settings import ModelSettings
 from cosine.rpc.hello import Identity
+from cosine.rpc.metrics import PACED_OVERRUNS, PACED_PASSES
 from cosine.rpc.server import Service, serve
 from cosine.rpc.telemetry import setup_logging
+from cosine.text.tokenizer import is_toy
 
 
 class ModelServicer(Protocol):
@@ -32,8 +36,10 @@ async def serve_model(
     """Serves the model of the settings until told to stop. Raises a MeshError where it cannot be loaded."""
     peer_id = settings.named(role)
     setup_logging(settings.log_level, service=role, peer=peer_id)
+    link = settings.link_pace()
     engine = open_engine(settings.model, settings.engine_options(), settings.engine_limits())
     engine.warm_up()
+    times = measured(engine, settings)
     card = engine.card
     identity = Identity(
         role=role,
@@ -42,8 +48,12 @@ async def serve_model(
         tokenizer_fingerprint=card.tokenizer_fingerprint,
         vocab_size=card.vocab_size,
         bounds=settings.bounds(card.tokens_max),
+        base_ms=times.base_ms if times else None,
+        row_ms=times.row_ms if times else None,
     )
     servicer = make(engine, identity)
+    servicer.desk.link = link
+    show_pacing(engine)
     service = Service(
         identity,
         [(add_to_server, servicer, full_name)],
@@ -52,3 +62,15 @@ async def serve_model(
         registrar=membership(settings, identity),
     )
     await serve(settings, service)
+
+
+def show_pacing(engine: Engine) -> None:
+    """Shows in the metrics how well a paced engine keeps its pace."""
+    if isinstance(engine, PacedEngine):
+        PACED_PASSES.set_function(lambda: engine.pass_count)
+        PACED_OVERRUNS.set_function(lambda: engine.overrun_count)
+
+
+def measured(engine: Engine, settings: ModelSettings) -> TimeModel | None:
+    """The engine's time model; None for a toy at full speed, whose time says nothing of any hardware."""
+    return None if is_toy(settings.model) and not settings.pace else measure(engine)

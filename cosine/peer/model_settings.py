@@ -6,6 +6,7 @@ from pydantic import Field
 
 from cosine.engine.base import EngineLimits
 from cosine.engine.loading import EngineOptions
+from cosine.peer.slow_link import LinkPace, parse_link
 from cosine.rpc.hello import Bounds
 from cosine.rpc.settings import ServiceSettings
 
@@ -18,6 +19,7 @@ class ModelSettings(ServiceSettings):
     device: str = Field("auto", description="auto, cpu or cuda[:N]")
     threads: int = Field(1, ge=1, le=256, description="threads of the model's arithmetic on a CPU")
     pace: str = Field("", description="BASE_MS[,ROW_MS[,KILOTOKEN_MS]]: take as long as other hardware would")
+    link: str = Field("", description="ROUND_TRIP_MS[,MBPS]: answer as late as over a slower network")
     sessions_max: int = Field(64, ge=1, description="sessions held at once; the least recently used one makes room")
     tokens_max: int = Field(2048, ge=16, description="tokens of one session, prompt and output, at most")
     tree_nodes_max: int = Field(64, ge=1, description="nodes of one token tree at most")
@@ -25,6 +27,10 @@ class ModelSettings(ServiceSettings):
 
     def engine_options(self) -> EngineOptions:
         return EngineOptions(self.dtype, self.device, self.threads, self.pace)
+
+    def link_pace(self) -> LinkPace | None:
+        """The network to imitate. Raises BadRequest where `link` makes no sense."""
+        return parse_link(self.link) if self.link else None
 
     def engine_limits(self) -> EngineLimits:
         return EngineLimits(self.sessions_max, self.tokens_max, self.tree_nodes_max, self.prefill_chunk)

@@ -68,5 +68,5 @@ def logprobs_to_proto(entries: Sequence[tuple[float, Sequence[int], Sequence[flo
 
 
 def status_to_proto(name: str) -> str:
-    """The ItemStatus of "OK", "CACHE_MISS" or "REFUSED"; protobuf takes enum values by name."""
+    """The ItemStatus of "OK", "CACHE_MISS", "REFUSED" or "CANCELLED"; protobuf takes enum values by name."""
     return f"ITEM_STATUS_{name}"

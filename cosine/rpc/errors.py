@@ -13,6 +13,7 @@ import contextlib
 import functools
 import inspect
 import logging
+import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, cast
@@ -32,6 +33,7 @@ DETAILS_KEY = "grpc-status-details-bin"
 MESSAGE_CHARS_MAX = 1000  # a status travels in trailers, and those are limited to 8 KiB by default
 DETAIL_CHARS_MAX = 256
 DETAILS_MAX = 8
+TOO_LARGE = re.compile(r"message larger than max \((\d+) vs\. (\d+)\)")  # gRPC's own words, whichever end says them
 
 CODES: dict[type[MeshError], grpc.StatusCode] = {
     BadRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -83,13 +85,23 @@ def from_status(status: Status) -> MeshError:
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> MeshError:
-    """The error behind a failed call, whoever raised it: a peer of the mesh, gRPC itself, or a proxy between."""
+    """The error behind a failed call, whoever raised it: a peer of the mesh, gRPC itself, or a proxy between.
+
+    A message over its size bound has gRPC's code for a full server, but will be no smaller next time.
+    """
     code, message = error.code(), error.details() or ""
     for key, value in cast(Any, error.trailing_metadata() or ()):
         if key == DETAILS_KEY and isinstance(value, bytes):
             status = Status.FromString(value)
             if status.code == code.value[0]:
                 return from_status(status)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and (found := TOO_LARGE.search(message)):
+        size, limit = found.groups()
+        return BadRequest(
+            "MESSAGE_TOO_LARGE",
+            f"a message of {size} bytes is too large, at most {limit} are taken; send a shorter one",
+            {"size": size, "limit": limit},
+        )
     return from_status(Status(code=code.value[0], message=message))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 
 from cosine.core.errors import Mismatch
 from cosine.v1 import types_pb2 as types
+from cosine.v1.fusion_pb2 import DrafterEntry
 
 PROTOCOL_VERSION = 1
 PEER_ID_BYTES_MAX = 128
@@ -25,7 +27,10 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A peer: its role ("drafter"), name, incarnation and, where it holds one, its model."""
+    """A peer: its role ("drafter"), name, incarnation and, where it holds one, its model.
+
+    A forward pass of the model over `rows` rows takes `base_ms + row_ms * rows`; None where nobody has measured it.
+    """
 
     role: str
     peer_id: str
@@ -34,6 +39,8 @@ class Identity:
     tokenizer_fingerprint: str = ""
     vocab_size: int = 0
     bounds: Bounds = Bounds()
+    base_ms: float | None = None
+    row_ms: float | None = None
 
 
 def to_proto(identity: Identity) -> types.Hello:
@@ -54,6 +61,8 @@ def to_proto(identity: Identity) -> types.Hello:
             tree_nodes_max=bounds.tree_nodes_max,
             tokens_max=bounds.tokens_max,
         ),
+        base_ms=identity.base_ms,
+        row_ms=identity.row_ms,
     )
 
 
@@ -72,6 +81,7 @@ def from_proto(hello: types.Hello, expected_role: str) -> Identity:
     if not 0 < len(hello.peer_id.encode()) <= PEER_ID_BYTES_MAX:
         raise Mismatch("PEER_ID", f"a peer id has 1 to {PEER_ID_BYTES_MAX} bytes")
     limits = hello.limits
+    base_ms, row_ms = pass_times(hello)
     return Identity(
         role=role,
         peer_id=hello.peer_id,
@@ -80,7 +90,16 @@ def from_proto(hello: types.Hello, expected_role: str) -> Identity:
         tokenizer_fingerprint=hello.tokenizer_fingerprint,
         vocab_size=hello.vocab_size,
         bounds=Bounds(limits.credits, limits.sessions_max, limits.batch_max, limits.tree_nodes_max, limits.tokens_max),
+        base_ms=base_ms,
+        row_ms=row_ms,
     )
+
+
+def pass_times(message: types.Hello | DrafterEntry) -> tuple[float, float] | tuple[None, None]:
+    """`base_ms` and `row_ms` of a message; none of them where one is absent or no time, since models build on them."""
+    times = message.base_ms, message.row_ms
+    told = message.HasField("base_ms") and message.HasField("row_ms")
+    return times if told and all(math.isfinite(value) and value >= 0.0 for value in times) else (None, None)
 
 
 def role_name(role: types.Role) -> str:

@@ -50,6 +50,12 @@ class Outbox:
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Any] = asyncio.Queue(OUTBOX_MAX)
         self._stalled = asyncio.Event()
+        self._reason = f"{OUTBOX_MAX} messages wait for a peer that does not read"
+
+    def give_up(self, reason: str) -> None:
+        """Ends the stream."""
+        self._reason = reason
+        self._stalled.set()
 
     def send(self, message: Any) -> None:
         """Queues a message; drops it where the stream is about to end."""
@@ -64,7 +70,7 @@ class Outbox:
         try:
             await asyncio.wait((reader, stall), return_when=asyncio.FIRST_COMPLETED)
             if not reader.done():
-                raise Full("PEER_STALLED", f"{OUTBOX_MAX} messages wait for a peer that does not read")
+                raise Full("PEER_STALLED", self._reason)
             reader.result()
         finally:
             for task in (reader, stall):
@@ -118,6 +124,11 @@ class PeerLink:
             return False
         self._outbox.send(message)
         return True
+
+    def reset(self, reason: str) -> None:
+        """Breaks the stream; the peer is dialled again."""
+        if self._outbox is not None:
+            self._outbox.give_up(reason)
 
     async def run(self) -> None:
         """Dials until cancelled. A peer that does not fit is tried again at the slowest pace."""

@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from cosine.core.errors import Mismatch, Unavailable
@@ -80,6 +80,15 @@ return {epoch, listed}
 
 
 @dataclass(frozen=True, slots=True)
+class LearnedTime:
+    """A forward pass of a peer as another peer sees it; see `LearnedTime` in gateway.proto."""
+
+    peer_id: str
+    base_ms: float
+    row_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class PeerRecord:
     """One peer as the registry knows it; see `PeerEntry` in gateway.proto and `Hello` in types.proto."""
 
@@ -93,6 +102,12 @@ class PeerRecord:
     tokens_max: int = 0
     state: str = SERVING
     load: int = 0
+    base_ms: float | None = None
+    row_ms: float | None = None
+    learned: tuple[LearnedTime, ...] = ()
+
+
+RECORD_FIELDS = frozenset(field.name for field in fields(PeerRecord))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +156,7 @@ class Registry:
         return peers
 
     async def watch(self, role: str | None = None) -> AsyncIterator[tuple[PeerRecord, ...]]:
-        """Yields all peers of a role now and whenever they change (load apart), for ever.
+        """Yields all peers of a role now and whenever they change (load and learned times apart), for ever.
 
         While Redis is away nothing is yielded: what was seen last still holds. Where Redis comes back without its data,
         it holds until the peers have had `lost_s` to say that they live.
@@ -179,8 +194,7 @@ class Registry:
             return bool(await self._beat(keys=self._keys, args=arguments))
 
     def _decode(self, encoded: bytes, age_ms: int) -> PeerRecord:
-        fields: dict[str, Any] = json.loads(encoded)
-        record = PeerRecord(**{**fields, "incarnation": int(fields["incarnation"])})
+        record = _decode(encoded)
         return replace(record, state=LOST) if age_ms > self.times.lost_s * 1000 else record
 
     @asynccontextmanager
@@ -226,8 +240,8 @@ class _Memory:
         return _sorted([*listed, *(peer for peer in self._kept if peer.peer_id not in names)])
 
     def is_news(self, peers: tuple[PeerRecord, ...]) -> bool:
-        """True where more than the load has changed."""
-        known = tuple(replace(peer, load=0) for peer in peers)
+        """True where more has changed than what changes all the time."""
+        known = tuple(replace(peer, load=0, learned=()) for peer in peers)
         changed, self._last = known != self._last, known
         return changed
 
@@ -239,11 +253,18 @@ class _Memory:
 
 
 class Registrar:
-    """Keeps one peer registered. `record` lacks only what is known once the server listens."""
+    """Keeps one peer registered. `record` lacks only what is known once the server listens; `learned` tells at every
+    heartbeat what the peer knows of others' passes."""
 
-    def __init__(self, registry: Registry, record: PeerRecord) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        record: PeerRecord,
+        learned: Callable[[], tuple[LearnedTime, ...]] = lambda: (),
+    ) -> None:
         self._registry = registry
         self._record = record
+        self._learned = learned
         self._nudge = asyncio.Event()
 
     async def run(self, address: str, load: Callable[[], int] = lambda: 0) -> None:
@@ -255,7 +276,7 @@ class Registrar:
         write = self._registry.register
         try:
             while True:
-                self._record = replace(self._record, load=load())
+                self._record = replace(self._record, load=load(), learned=self._learned())
                 try:
                     await write(self._record)
                     write = self._registry.beat
@@ -287,3 +308,10 @@ def _sorted(peers: Iterable[PeerRecord]) -> tuple[PeerRecord, ...]:
 def _encode(record: PeerRecord) -> str:
     # As text: the scripts' JSON would round a 64-bit number.
     return json.dumps({**asdict(record), "incarnation": str(record.incarnation)})
+
+
+def _decode(encoded: bytes) -> PeerRecord:
+    """The record without what only a later release has to say."""
+    told: dict[str, Any] = {key: value for key, value in json.loads(encoded).items() if key in RECORD_FIELDS}
+    learned = tuple(LearnedTime(**entry) for entry in told.get("learned", ()))
+    return PeerRecord(**{**told, "incarnation": int(told["incarnation"]), "learned": learned})

@@ -8,14 +8,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class DraftRequest(_message.Message):
-    __slots__ = ("hello", "step", "close")
+    __slots__ = ("hello", "step", "close", "cancel")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     CLOSE_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
     hello: _types_pb2.Hello
     step: DraftStep
     close: _types_pb2.CloseSessions
-    def __init__(self, hello: _Optional[_Union[_types_pb2.Hello, _Mapping]] = ..., step: _Optional[_Union[DraftStep, _Mapping]] = ..., close: _Optional[_Union[_types_pb2.CloseSessions, _Mapping]] = ...) -> None: ...
+    cancel: _types_pb2.CancelWork
+    def __init__(self, hello: _Optional[_Union[_types_pb2.Hello, _Mapping]] = ..., step: _Optional[_Union[DraftStep, _Mapping]] = ..., close: _Optional[_Union[_types_pb2.CloseSessions, _Mapping]] = ..., cancel: _Optional[_Union[_types_pb2.CancelWork, _Mapping]] = ...) -> None: ...
 
 class DraftResponse(_message.Message):
     __slots__ = ("hello", "candidates")
@@ -36,7 +38,7 @@ class DraftStep(_message.Message):
     def __init__(self, step_id: _Optional[int] = ..., items: _Optional[_Iterable[_Union[DraftItem, _Mapping]]] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class DraftItem(_message.Message):
-    __slots__ = ("session_id", "base_length", "append_token_ids", "step_count", "width", "beam", "sampling", "value_min")
+    __slots__ = ("session_id", "base_length", "append_token_ids", "step_count", "width", "beam", "sampling", "value_min", "tree", "run_ahead")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     BASE_LENGTH_FIELD_NUMBER: _ClassVar[int]
     APPEND_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +47,8 @@ class DraftItem(_message.Message):
     BEAM_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     VALUE_MIN_FIELD_NUMBER: _ClassVar[int]
+    TREE_FIELD_NUMBER: _ClassVar[int]
+    RUN_AHEAD_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     base_length: int
     append_token_ids: _containers.RepeatedScalarFieldContainer[int]
@@ -53,7 +57,9 @@ class DraftItem(_message.Message):
     beam: int
     sampling: _types_pb2.Sampling
     value_min: float
-    def __init__(self, session_id: _Optional[str] = ..., base_length: _Optional[int] = ..., append_token_ids: _Optional[_Iterable[int]] = ..., step_count: _Optional[int] = ..., width: _Optional[int] = ..., beam: _Optional[int] = ..., sampling: _Optional[_Union[_types_pb2.Sampling, _Mapping]] = ..., value_min: _Optional[float] = ...) -> None: ...
+    tree: _types_pb2.TokenTree
+    run_ahead: bool
+    def __init__(self, session_id: _Optional[str] = ..., base_length: _Optional[int] = ..., append_token_ids: _Optional[_Iterable[int]] = ..., step_count: _Optional[int] = ..., width: _Optional[int] = ..., beam: _Optional[int] = ..., sampling: _Optional[_Union[_types_pb2.Sampling, _Mapping]] = ..., value_min: _Optional[float] = ..., tree: _Optional[_Union[_types_pb2.TokenTree, _Mapping]] = ..., run_ahead: _Optional[bool] = ...) -> None: ...
 
 class DraftCandidates(_message.Message):
     __slots__ = ("step_id", "results", "forward_us")

@@ -14,10 +14,21 @@ class Cooperation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     COOPERATION_SINGLE: _ClassVar[Cooperation]
     COOPERATION_MERGED: _ClassVar[Cooperation]
     COOPERATION_FUSED: _ClassVar[Cooperation]
+    COOPERATION_VOTED: _ClassVar[Cooperation]
+
+class Reading(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    READING_UNSPECIFIED: _ClassVar[Reading]
+    READING_REPLACE: _ClassVar[Reading]
+    READING_FORK: _ClassVar[Reading]
 COOPERATION_UNSPECIFIED: Cooperation
 COOPERATION_SINGLE: Cooperation
 COOPERATION_MERGED: Cooperation
 COOPERATION_FUSED: Cooperation
+COOPERATION_VOTED: Cooperation
+READING_UNSPECIFIED: Reading
+READING_REPLACE: Reading
+READING_FORK: Reading
 
 class FuseRequest(_message.Message):
     __slots__ = ("hello", "plan", "close")
@@ -40,20 +51,26 @@ class FuseResponse(_message.Message):
     def __init__(self, hello: _Optional[_Union[_types_pb2.Hello, _Mapping]] = ..., trees: _Optional[_Union[DraftedTrees, _Mapping]] = ..., drafters: _Optional[_Union[DrafterList, _Mapping]] = ...) -> None: ...
 
 class DraftPlan(_message.Message):
-    __slots__ = ("round_id", "cooperation", "fusion_interval", "deadline_ms", "items", "traceparent")
+    __slots__ = ("round_id", "cooperation", "fusion_interval", "deadline_ms", "items", "traceparent", "reading", "lookahead", "raw_confidences")
     ROUND_ID_FIELD_NUMBER: _ClassVar[int]
     COOPERATION_FIELD_NUMBER: _ClassVar[int]
     FUSION_INTERVAL_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    READING_FIELD_NUMBER: _ClassVar[int]
+    LOOKAHEAD_FIELD_NUMBER: _ClassVar[int]
+    RAW_CONFIDENCES_FIELD_NUMBER: _ClassVar[int]
     round_id: int
     cooperation: Cooperation
     fusion_interval: int
     deadline_ms: int
     items: _containers.RepeatedCompositeFieldContainer[PlanItem]
     traceparent: str
-    def __init__(self, round_id: _Optional[int] = ..., cooperation: _Optional[_Union[Cooperation, str]] = ..., fusion_interval: _Optional[int] = ..., deadline_ms: _Optional[int] = ..., items: _Optional[_Iterable[_Union[PlanItem, _Mapping]]] = ..., traceparent: _Optional[str] = ...) -> None: ...
+    reading: Reading
+    lookahead: int
+    raw_confidences: bool
+    def __init__(self, round_id: _Optional[int] = ..., cooperation: _Optional[_Union[Cooperation, str]] = ..., fusion_interval: _Optional[int] = ..., deadline_ms: _Optional[int] = ..., items: _Optional[_Iterable[_Union[PlanItem, _Mapping]]] = ..., traceparent: _Optional[str] = ..., reading: _Optional[_Union[Reading, str]] = ..., lookahead: _Optional[int] = ..., raw_confidences: _Optional[bool] = ...) -> None: ...
 
 class PlanItem(_message.Message):
     __slots__ = ("session_id", "base_length", "append_token_ids", "drafters", "depth", "width", "beam", "node_budget", "value_min", "sampling")
@@ -88,20 +105,22 @@ class DraftedTrees(_message.Message):
     def __init__(self, round_id: _Optional[int] = ..., results: _Optional[_Iterable[_Union[DraftedTree, _Mapping]]] = ...) -> None: ...
 
 class DraftedTree(_message.Message):
-    __slots__ = ("session_id", "status", "base_length", "tree", "exchange_count", "forward_us")
+    __slots__ = ("session_id", "status", "base_length", "tree", "exchange_count", "forward_us", "kept_depth")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     BASE_LENGTH_FIELD_NUMBER: _ClassVar[int]
     TREE_FIELD_NUMBER: _ClassVar[int]
     EXCHANGE_COUNT_FIELD_NUMBER: _ClassVar[int]
     FORWARD_US_FIELD_NUMBER: _ClassVar[int]
+    KEPT_DEPTH_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     status: _types_pb2.ItemStatus
     base_length: int
     tree: _types_pb2.TokenTree
     exchange_count: int
     forward_us: int
-    def __init__(self, session_id: _Optional[str] = ..., status: _Optional[_Union[_types_pb2.ItemStatus, str]] = ..., base_length: _Optional[int] = ..., tree: _Optional[_Union[_types_pb2.TokenTree, _Mapping]] = ..., exchange_count: _Optional[int] = ..., forward_us: _Optional[int] = ...) -> None: ...
+    kept_depth: int
+    def __init__(self, session_id: _Optional[str] = ..., status: _Optional[_Union[_types_pb2.ItemStatus, str]] = ..., base_length: _Optional[int] = ..., tree: _Optional[_Union[_types_pb2.TokenTree, _Mapping]] = ..., exchange_count: _Optional[int] = ..., forward_us: _Optional[int] = ..., kept_depth: _Optional[int] = ...) -> None: ...
 
 class DrafterList(_message.Message):
     __slots__ = ("drafters",)
@@ -110,15 +129,19 @@ class DrafterList(_message.Message):
     def __init__(self, drafters: _Optional[_Iterable[_Union[DrafterEntry, _Mapping]]] = ...) -> None: ...
 
 class DrafterEntry(_message.Message):
-    __slots__ = ("peer_id", "model_id", "incarnation", "tokenizer_fingerprint", "vocab_size")
+    __slots__ = ("peer_id", "model_id", "incarnation", "tokenizer_fingerprint", "vocab_size", "base_ms", "row_ms")
     PEER_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     TOKENIZER_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
+    BASE_MS_FIELD_NUMBER: _ClassVar[int]
+    ROW_MS_FIELD_NUMBER: _ClassVar[int]
     peer_id: str
     model_id: str
     incarnation: int
     tokenizer_fingerprint: str
     vocab_size: int
-    def __init__(self, peer_id: _Optional[str] = ..., model_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., tokenizer_fingerprint: _Optional[str] = ..., vocab_size: _Optional[int] = ...) -> None: ...
+    base_ms: float
+    row_ms: float
+    def __init__(self, peer_id: _Optional[str] = ..., model_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., tokenizer_fingerprint: _Optional[str] = ..., vocab_size: _Optional[int] = ..., base_ms: _Optional[float] = ..., row_ms: _Optional[float] = ...) -> None: ...

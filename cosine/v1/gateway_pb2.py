@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from cosine.v1 import types_pb2 as cosine_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63osine/v1/gateway.proto\x12\tcosine.v1\x1a\x15\x63osine/v1/types.proto\"\xaf\x02\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12(\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x13.cosine.v1.TokenIdsH\x00\x12%\n\x08sampling\x18\x04 \x01(\x0b\x32\x13.cosine.v1.Sampling\x12\x1b\n\x0emax_new_tokens\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x16\n\x0estop_token_ids\x18\x07 \x03(\r\x12\x12\n\nignore_eos\x18\x08 \x01(\x08\x12\x10\n\x08strategy\x18\t \x01(\t\x12!\n\x06resume\x18\n \x01(\x0b\x32\x11.cosine.v1.ResumeB\x08\n\x06promptB\x11\n\x0f_max_new_tokens\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\x1b\n\x06Resume\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\"\x90\x01\n\x10GenerateResponse\x12%\n\x07started\x18\x01 \x01(\x0b\x32\x12.cosine.v1.StartedH\x00\x12!\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x10.cosine.v1.ChunkH\x00\x12\'\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x13.cosine.v1.FinishedH\x00\x42\t\n\x07message\"G\n\x07Started\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x1a\n\x12prompt_token_count\x18\x03 \x01(\r\"T\n\x05\x43hunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12*\n\x08logprobs\x18\x03 \x03(\x0b\x32\x18.cosine.v1.TokenLogprobs\"\x88\x01\n\x08\x46inished\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.cosine.v1.FinishReason\x12\x1f\n\x05usage\x18\x02 \x01(\x0b\x32\x10.cosine.v1.Usage\x12\x32\n\x0bspeculation\x18\x03 \x01(\x0b\x32\x1d.cosine.v1.SpeculationFigures\"?\n\x05Usage\x12\x1a\n\x12prompt_token_count\x18\x01 \x01(\r\x12\x1a\n\x12output_token_count\x18\x02 \x01(\r\"\x12\n\x10ListPeersRequest\"8\n\x11ListPeersResponse\x12#\n\x05peers\x18\x01 \x03(\x0b\x32\x14.cosine.v1.PeerEntry\"\x90\x01\n\tPeerEntry\x12\x1d\n\x04role\x18\x01 \x01(\x0e\x32\x0f.cosine.v1.Role\x12\x0f\n\x07peer_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x10\n\x08model_id\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x0c\n\x04load\x18\x06 \x01(\r\x12\x13\n\x0bincarnation\x18\x07 \x01(\x04\"\x11\n\x0fGetModelRequest\"\xb1\x01\n\x10GetModelResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x12\n\nvocab_size\x18\x02 \x01(\r\x12\x12\n\ntokens_max\x18\x03 \x01(\r\x12\x16\n\x0enew_tokens_max\x18\x04 \x01(\r\x12\x1d\n\x15tokenizer_fingerprint\x18\x05 \x01(\t\x12\x12\n\nstrategies\x18\x06 \x03(\t\x12\x18\n\x10\x64\x65\x66\x61ult_strategy\x18\x07 \x01(\t2\xe4\x01\n\x0eGatewayService\x12\x45\n\x08Generate\x12\x1a.cosine.v1.GenerateRequest\x1a\x1b.cosine.v1.GenerateResponse0\x01\x12\x46\n\tListPeers\x12\x1b.cosine.v1.ListPeersRequest\x1a\x1c.cosine.v1.ListPeersResponse\x12\x43\n\x08GetModel\x12\x1a.cosine.v1.GetModelRequest\x1a\x1b.cosine.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63osine/v1/gateway.proto\x12\tcosine.v1\x1a\x15\x63osine/v1/types.proto\"\xc1\x02\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12(\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x13.cosine.v1.TokenIdsH\x00\x12%\n\x08sampling\x18\x04 \x01(\x0b\x32\x13.cosine.v1.Sampling\x12\x1b\n\x0emax_new_tokens\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x16\n\x0estop_token_ids\x18\x07 \x03(\r\x12\x12\n\nignore_eos\x18\x08 \x01(\x08\x12\x10\n\x08strategy\x18\t \x01(\t\x12!\n\x06resume\x18\n \x01(\x0b\x32\x11.cosine.v1.Resume\x12\x10\n\x08priority\x18\x0b \x01(\x11\x42\x08\n\x06promptB\x11\n\x0f_max_new_tokens\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\x1b\n\x06Resume\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\"\x90\x01\n\x10GenerateResponse\x12%\n\x07started\x18\x01 \x01(\x0b\x32\x12.cosine.v1.StartedH\x00\x12!\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x10.cosine.v1.ChunkH\x00\x12\'\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x13.cosine.v1.FinishedH\x00\x42\t\n\x07message\"G\n\x07Started\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x1a\n\x12prompt_token_count\x18\x03 \x01(\r\"T\n\x05\x43hunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12*\n\x08logprobs\x18\x03 \x03(\x0b\x32\x18.cosine.v1.TokenLogprobs\"\x88\x01\n\x08\x46inished\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.cosine.v1.FinishReason\x12\x1f\n\x05usage\x18\x02 \x01(\x0b\x32\x10.cosine.v1.Usage\x12\x32\n\x0bspeculation\x18\x03 \x01(\x0b\x32\x1d.cosine.v1.SpeculationFigures\"?\n\x05Usage\x12\x1a\n\x12prompt_token_count\x18\x01 \x01(\r\x12\x1a\n\x12output_token_count\x18\x02 \x01(\r\"\x12\n\x10ListPeersRequest\"8\n\x11ListPeersResponse\x12#\n\x05peers\x18\x01 \x03(\x0b\x32\x14.cosine.v1.PeerEntry\"\xfb\x01\n\tPeerEntry\x12\x1d\n\x04role\x18\x01 \x01(\x0e\x32\x0f.cosine.v1.Role\x12\x0f\n\x07peer_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x10\n\x08model_id\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x0c\n\x04load\x18\x06 \x01(\r\x12\x13\n\x0bincarnation\x18\x07 \x01(\x04\x12\x14\n\x07\x62\x61se_ms\x18\x08 \x01(\x02H\x00\x88\x01\x01\x12\x13\n\x06row_ms\x18\t \x01(\x02H\x01\x88\x01\x01\x12\'\n\x07learned\x18\n \x03(\x0b\x32\x16.cosine.v1.LearnedTimeB\n\n\x08_base_msB\t\n\x07_row_ms\"?\n\x0bLearnedTime\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x61se_ms\x18\x02 \x01(\x02\x12\x0e\n\x06row_ms\x18\x03 \x01(\x02\"\x11\n\x0fGetModelRequest\"\xb1\x01\n\x10GetModelResponse\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x12\n\nvocab_size\x18\x02 \x01(\r\x12\x12\n\ntokens_max\x18\x03 \x01(\r\x12\x16\n\x0enew_tokens_max\x18\x04 \x01(\r\x12\x1d\n\x15tokenizer_fingerprint\x18\x05 \x01(\t\x12\x12\n\nstrategies\x18\x06 \x03(\t\x12\x18\n\x10\x64\x65\x66\x61ult_strategy\x18\x07 \x01(\t2\xe4\x01\n\x0eGatewayService\x12\x45\n\x08Generate\x12\x1a.cosine.v1.GenerateRequest\x1a\x1b.cosine.v1.GenerateResponse0\x01\x12\x46\n\tListPeers\x12\x1b.cosine.v1.ListPeersRequest\x1a\x1c.cosine.v1.ListPeersResponse\x12\x43\n\x08GetModel\x12\x1a.cosine.v1.GetModelRequest\x1a\x1b.cosine.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,31 +33,33 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cosine.v1.gateway_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GENERATEREQUEST']._serialized_start=62
-  _globals['_GENERATEREQUEST']._serialized_end=365
-  _globals['_TOKENIDS']._serialized_start=367
-  _globals['_TOKENIDS']._serialized_end=390
-  _globals['_RESUME']._serialized_start=392
-  _globals['_RESUME']._serialized_end=419
-  _globals['_GENERATERESPONSE']._serialized_start=422
-  _globals['_GENERATERESPONSE']._serialized_end=566
-  _globals['_STARTED']._serialized_start=568
-  _globals['_STARTED']._serialized_end=639
-  _globals['_CHUNK']._serialized_start=641
-  _globals['_CHUNK']._serialized_end=725
-  _globals['_FINISHED']._serialized_start=728
-  _globals['_FINISHED']._serialized_end=864
-  _globals['_USAGE']._serialized_start=866
-  _globals['_USAGE']._serialized_end=929
-  _globals['_LISTPEERSREQUEST']._serialized_start=931
-  _globals['_LISTPEERSREQUEST']._serialized_end=949
-  _globals['_LISTPEERSRESPONSE']._serialized_start=951
-  _globals['_LISTPEERSRESPONSE']._serialized_end=1007
-  _globals['_PEERENTRY']._serialized_start=1010
-  _globals['_PEERENTRY']._serialized_end=1154
-  _globals['_GETMODELREQUEST']._serialized_start=1156
-  _globals['_GETMODELREQUEST']._serialized_end=1173
-  _globals['_GETMODELRESPONSE']._serialized_start=1176
-  _globals['_GETMODELRESPONSE']._serialized_end=1353
-  _globals['_GATEWAYSERVICE']._serialized_start=1356
-  _globals['_GATEWAYSERVICE']._serialized_end=1584
+  _globals['_GENERATEREQUEST']._serialized_end=383
+  _globals['_TOKENIDS']._serialized_start=385
+  _globals['_TOKENIDS']._serialized_end=408
+  _globals['_RESUME']._serialized_start=410
+  _globals['_RESUME']._serialized_end=437
+  _globals['_GENERATERESPONSE']._serialized_start=440
+  _globals['_GENERATERESPONSE']._serialized_end=584
+  _globals['_STARTED']._serialized_start=586
+  _globals['_STARTED']._serialized_end=657
+  _globals['_CHUNK']._serialized_start=659
+  _globals['_CHUNK']._serialized_end=743
+  _globals['_FINISHED']._serialized_start=746
+  _globals['_FINISHED']._serialized_end=882
+  _globals['_USAGE']._serialized_start=884
+  _globals['_USAGE']._serialized_end=947
+  _globals['_LISTPEERSREQUEST']._serialized_start=949
+  _globals['_LISTPEERSREQUEST']._serialized_end=967
+  _globals['_LISTPEERSRESPONSE']._serialized_start=969
+  _globals['_LISTPEERSRESPONSE']._serialized_end=1025
+  _globals['_PEERENTRY']._serialized_start=1028
+  _globals['_PEERENTRY']._serialized_end=1279
+  _globals['_LEARNEDTIME']._serialized_start=1281
+  _globals['_LEARNEDTIME']._serialized_end=1344
+  _globals['_GETMODELREQUEST']._serialized_start=1346
+  _globals['_GETMODELREQUEST']._serialized_end=1363
+  _globals['_GETMODELRESPONSE']._serialized_start=1366
+  _globals['_GETMODELRESPONSE']._serialized_end=1543
+  _globals['_GATEWAYSERVICE']._serialized_start=1546
+  _globals['_GATEWAYSERVICE']._serialized_end=1774
 # @@protoc_insertion_point(module_scope)

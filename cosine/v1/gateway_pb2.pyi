@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("request_id", "text", "token_ids", "sampling", "max_new_tokens", "stop", "stop_token_ids", "ignore_eos", "strategy", "resume")
+    __slots__ = ("request_id", "text", "token_ids", "sampling", "max_new_tokens", "stop", "stop_token_ids", "ignore_eos", "strategy", "resume", "priority")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,7 @@ class GenerateRequest(_message.Message):
     IGNORE_EOS_FIELD_NUMBER: _ClassVar[int]
     STRATEGY_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     text: str
     token_ids: TokenIds
@@ -29,7 +30,8 @@ class GenerateRequest(_message.Message):
     ignore_eos: bool
     strategy: str
     resume: Resume
-    def __init__(self, request_id: _Optional[str] = ..., text: _Optional[str] = ..., token_ids: _Optional[_Union[TokenIds, _Mapping]] = ..., sampling: _Optional[_Union[_types_pb2.Sampling, _Mapping]] = ..., max_new_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., ignore_eos: _Optional[bool] = ..., strategy: _Optional[str] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ...) -> None: ...
+    priority: int
+    def __init__(self, request_id: _Optional[str] = ..., text: _Optional[str] = ..., token_ids: _Optional[_Union[TokenIds, _Mapping]] = ..., sampling: _Optional[_Union[_types_pb2.Sampling, _Mapping]] = ..., max_new_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., ignore_eos: _Optional[bool] = ..., strategy: _Optional[str] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., priority: _Optional[int] = ...) -> None: ...
 
 class TokenIds(_message.Message):
     __slots__ = ("ids",)
@@ -102,7 +104,7 @@ class ListPeersResponse(_message.Message):
     def __init__(self, peers: _Optional[_Iterable[_Union[PeerEntry, _Mapping]]] = ...) -> None: ...
 
 class PeerEntry(_message.Message):
-    __slots__ = ("role", "peer_id", "address", "model_id", "state", "load", "incarnation")
+    __slots__ = ("role", "peer_id", "address", "model_id", "state", "load", "incarnation", "base_ms", "row_ms", "learned")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     PEER_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +112,9 @@ class PeerEntry(_message.Message):
     STATE_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    BASE_MS_FIELD_NUMBER: _ClassVar[int]
+    ROW_MS_FIELD_NUMBER: _ClassVar[int]
+    LEARNED_FIELD_NUMBER: _ClassVar[int]
     role: _types_pb2.Role
     peer_id: str
     address: str
@@ -117,7 +122,20 @@ class PeerEntry(_message.Message):
     state: str
     load: int
     incarnation: int
-    def __init__(self, role: _Optional[_Union[_types_pb2.Role, str]] = ..., peer_id: _Optional[str] = ..., address: _Optional[str] = ..., model_id: _Optional[str] = ..., state: _Optional[str] = ..., load: _Optional[int] = ..., incarnation: _Optional[int] = ...) -> None: ...
+    base_ms: float
+    row_ms: float
+    learned: _containers.RepeatedCompositeFieldContainer[LearnedTime]
+    def __init__(self, role: _Optional[_Union[_types_pb2.Role, str]] = ..., peer_id: _Optional[str] = ..., address: _Optional[str] = ..., model_id: _Optional[str] = ..., state: _Optional[str] = ..., load: _Optional[int] = ..., incarnation: _Optional[int] = ..., base_ms: _Optional[float] = ..., row_ms: _Optional[float] = ..., learned: _Optional[_Iterable[_Union[LearnedTime, _Mapping]]] = ...) -> None: ...
+
+class LearnedTime(_message.Message):
+    __slots__ = ("peer_id", "base_ms", "row_ms")
+    PEER_ID_FIELD_NUMBER: _ClassVar[int]
+    BASE_MS_FIELD_NUMBER: _ClassVar[int]
+    ROW_MS_FIELD_NUMBER: _ClassVar[int]
+    peer_id: str
+    base_ms: float
+    row_ms: float
+    def __init__(self, peer_id: _Optional[str] = ..., base_ms: _Optional[float] = ..., row_ms: _Optional[float] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ()

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from cosine.v1 import types_pb2 as cosine_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63osine/v1/scheduler.proto\x12\tcosine.v1\x1a\x15\x63osine/v1/types.proto\"i\n\rAttachRequest\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.cosine.v1.HelloH\x00\x12*\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32\x18.cosine.v1.CancelRequestH\x00\x42\t\n\x07message\"4\n\rCancelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"n\n\x0e\x41ttachResponse\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.cosine.v1.HelloH\x00\x12.\n\x08progress\x18\x02 \x01(\x0b\x32\x1a.cosine.v1.RequestProgressH\x00\x42\t\n\x07message\"\x8c\x02\n\x0f\x41\x64mittedRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x12\n\ngateway_id\x18\x03 \x01(\t\x12\x11\n\ttoken_ids\x18\x04 \x03(\r\x12\x15\n\rprompt_length\x18\x05 \x01(\r\x12\x16\n\x0emax_new_tokens\x18\x06 \x01(\r\x12%\n\x08sampling\x18\x07 \x01(\x0b\x32\x13.cosine.v1.Sampling\x12\x16\n\x0estop_token_ids\x18\x08 \x03(\r\x12\x10\n\x08strategy\x18\t \x01(\t\x12\x18\n\x10\x64\x65\x61\x64line_unix_ms\x18\n \x01(\x04\x12\x13\n\x0btraceparent\x18\x0b \x01(\t\"\x88\x02\n\x0fRequestProgress\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\r\x12\x11\n\ttoken_ids\x18\x04 \x03(\r\x12*\n\x08logprobs\x18\x05 \x03(\x0b\x32\x18.cosine.v1.TokenLogprobs\x12.\n\rfinish_reason\x18\x06 \x01(\x0e\x32\x17.cosine.v1.FinishReason\x12.\n\x07\x66igures\x18\x07 \x01(\x0b\x32\x1d.cosine.v1.SpeculationFigures\x12!\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x12.cosine.v1.Failure\"\xb5\x01\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x32\n\x08metadata\x18\x04 \x03(\x0b\x32 .cosine.v1.Failure.MetadataEntry\x12\x16\n\x0eretry_delay_ms\x18\x05 \x01(\r\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32U\n\x10SchedulerService\x12\x41\n\x06\x41ttach\x12\x18.cosine.v1.AttachRequest\x1a\x19.cosine.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63osine/v1/scheduler.proto\x12\tcosine.v1\x1a\x15\x63osine/v1/types.proto\"i\n\rAttachRequest\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.cosine.v1.HelloH\x00\x12*\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32\x18.cosine.v1.CancelRequestH\x00\x42\t\n\x07message\"4\n\rCancelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"n\n\x0e\x41ttachResponse\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.cosine.v1.HelloH\x00\x12.\n\x08progress\x18\x02 \x01(\x0b\x32\x1a.cosine.v1.RequestProgressH\x00\x42\t\n\x07message\"\x9e\x02\n\x0f\x41\x64mittedRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x12\n\ngateway_id\x18\x03 \x01(\t\x12\x11\n\ttoken_ids\x18\x04 \x03(\r\x12\x15\n\rprompt_length\x18\x05 \x01(\r\x12\x16\n\x0emax_new_tokens\x18\x06 \x01(\r\x12%\n\x08sampling\x18\x07 \x01(\x0b\x32\x13.cosine.v1.Sampling\x12\x16\n\x0estop_token_ids\x18\x08 \x03(\r\x12\x10\n\x08strategy\x18\t \x01(\t\x12\x18\n\x10\x64\x65\x61\x64line_unix_ms\x18\n \x01(\x04\x12\x13\n\x0btraceparent\x18\x0b \x01(\t\x12\x10\n\x08priority\x18\x0c \x01(\x11\"\x88\x02\n\x0fRequestProgress\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\r\x12\x11\n\ttoken_ids\x18\x04 \x03(\r\x12*\n\x08logprobs\x18\x05 \x03(\x0b\x32\x18.cosine.v1.TokenLogprobs\x12.\n\rfinish_reason\x18\x06 \x01(\x0e\x32\x17.cosine.v1.FinishReason\x12.\n\x07\x66igures\x18\x07 \x01(\x0b\x32\x1d.cosine.v1.SpeculationFigures\x12!\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x12.cosine.v1.Failure\"\xb5\x01\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x32\n\x08metadata\x18\x04 \x03(\x0b\x32 .cosine.v1.Failure.MetadataEntry\x12\x16\n\x0eretry_delay_ms\x18\x05 \x01(\r\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32U\n\x10SchedulerService\x12\x41\n\x06\x41ttach\x12\x18.cosine.v1.AttachRequest\x1a\x19.cosine.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,13 +41,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTACHRESPONSE']._serialized_start=224
   _globals['_ATTACHRESPONSE']._serialized_end=334
   _globals['_ADMITTEDREQUEST']._serialized_start=337
-  _globals['_ADMITTEDREQUEST']._serialized_end=605
-  _globals['_REQUESTPROGRESS']._serialized_start=608
-  _globals['_REQUESTPROGRESS']._serialized_end=872
-  _globals['_FAILURE']._serialized_start=875
-  _globals['_FAILURE']._serialized_end=1056
-  _globals['_FAILURE_METADATAENTRY']._serialized_start=1009
-  _globals['_FAILURE_METADATAENTRY']._serialized_end=1056
-  _globals['_SCHEDULERSERVICE']._serialized_start=1058
-  _globals['_SCHEDULERSERVICE']._serialized_end=1143
+  _globals['_ADMITTEDREQUEST']._serialized_end=623
+  _globals['_REQUESTPROGRESS']._serialized_start=626
+  _globals['_REQUESTPROGRESS']._serialized_end=890
+  _globals['_FAILURE']._serialized_start=893
+  _globals['_FAILURE']._serialized_end=1074
+  _globals['_FAILURE_METADATAENTRY']._serialized_start=1027
+  _globals['_FAILURE_METADATAENTRY']._serialized_end=1074
+  _globals['_SCHEDULERSERVICE']._serialized_start=1076
+  _globals['_SCHEDULERSERVICE']._serialized_end=1161
 # @@protoc_insertion_point(module_scope)

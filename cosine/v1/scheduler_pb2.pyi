@@ -32,7 +32,7 @@ class AttachResponse(_message.Message):
     def __init__(self, hello: _Optional[_Union[_types_pb2.Hello, _Mapping]] = ..., progress: _Optional[_Union[RequestProgress, _Mapping]] = ...) -> None: ...
 
 class AdmittedRequest(_message.Message):
-    __slots__ = ("request_id", "attempt", "gateway_id", "token_ids", "prompt_length", "max_new_tokens", "sampling", "stop_token_ids", "strategy", "deadline_unix_ms", "traceparent")
+    __slots__ = ("request_id", "attempt", "gateway_id", "token_ids", "prompt_length", "max_new_tokens", "sampling", "stop_token_ids", "strategy", "deadline_unix_ms", "traceparent", "priority")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     GATEWAY_ID_FIELD_NUMBER: _ClassVar[int]
@@ -44,6 +44,7 @@ class AdmittedRequest(_message.Message):
     STRATEGY_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     attempt: int
     gateway_id: str
@@ -55,7 +56,8 @@ class AdmittedRequest(_message.Message):
     strategy: str
     deadline_unix_ms: int
     traceparent: str
-    def __init__(self, request_id: _Optional[str] = ..., attempt: _Optional[int] = ..., gateway_id: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., prompt_length: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_types_pb2.Sampling, _Mapping]] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., strategy: _Optional[str] = ..., deadline_unix_ms: _Optional[int] = ..., traceparent: _Optional[str] = ...) -> None: ...
+    priority: int
+    def __init__(self, request_id: _Optional[str] = ..., attempt: _Optional[int] = ..., gateway_id: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., prompt_length: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_types_pb2.Sampling, _Mapping]] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., strategy: _Optional[str] = ..., deadline_unix_ms: _Optional[int] = ..., traceparent: _Optional[str] = ..., priority: _Optional[int] = ...) -> None: ...
 
 class RequestProgress(_message.Message):
     __slots__ = ("request_id", "attempt", "offset", "token_ids", "logprobs", "finish_reason", "figures", "error")

@@ -22,6 +22,7 @@ class ItemStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ITEM_STATUS_OK: _ClassVar[ItemStatus]
     ITEM_STATUS_CACHE_MISS: _ClassVar[ItemStatus]
     ITEM_STATUS_REFUSED: _ClassVar[ItemStatus]
+    ITEM_STATUS_CANCELLED: _ClassVar[ItemStatus]
 
 class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -39,13 +40,14 @@ ITEM_STATUS_UNSPECIFIED: ItemStatus
 ITEM_STATUS_OK: ItemStatus
 ITEM_STATUS_CACHE_MISS: ItemStatus
 ITEM_STATUS_REFUSED: ItemStatus
+ITEM_STATUS_CANCELLED: ItemStatus
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_STOP_TOKEN: FinishReason
 FINISH_REASON_STOP_STRING: FinishReason
 FINISH_REASON_LENGTH: FinishReason
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_version", "role", "peer_id", "incarnation", "model_id", "tokenizer_fingerprint", "vocab_size", "limits")
+    __slots__ = ("protocol_version", "role", "peer_id", "incarnation", "model_id", "tokenizer_fingerprint", "vocab_size", "limits", "base_ms", "row_ms")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     PEER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +56,8 @@ class Hello(_message.Message):
     TOKENIZER_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    BASE_MS_FIELD_NUMBER: _ClassVar[int]
+    ROW_MS_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     role: Role
     peer_id: str
@@ -62,7 +66,9 @@ class Hello(_message.Message):
     tokenizer_fingerprint: str
     vocab_size: int
     limits: Limits
-    def __init__(self, protocol_version: _Optional[int] = ..., role: _Optional[_Union[Role, str]] = ..., peer_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., model_id: _Optional[str] = ..., tokenizer_fingerprint: _Optional[str] = ..., vocab_size: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+    base_ms: float
+    row_ms: float
+    def __init__(self, protocol_version: _Optional[int] = ..., role: _Optional[_Union[Role, str]] = ..., peer_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., model_id: _Optional[str] = ..., tokenizer_fingerprint: _Optional[str] = ..., vocab_size: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., base_ms: _Optional[float] = ..., row_ms: _Optional[float] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("credits", "sessions_max", "batch_max", "tree_nodes_max", "tokens_max")
@@ -137,6 +143,12 @@ class CloseSessions(_message.Message):
     SESSION_IDS_FIELD_NUMBER: _ClassVar[int]
     session_ids: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, session_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class CancelWork(_message.Message):
+    __slots__ = ("work_ids",)
+    WORK_IDS_FIELD_NUMBER: _ClassVar[int]
+    work_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, work_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SpeculationFigures(_message.Message):
     __slots__ = ("round_count", "drafted_token_count", "accepted_token_count", "drafters", "draft_us", "verify_us", "drafter_forward_us", "exchange_count", "strategy", "round_us", "prefill_us")

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from cosine.v1 import types_pb2 as cosine_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63osine/v1/verifier.proto\x12\tcosine.v1\x1a\x15\x63osine/v1/types.proto\"\x91\x01\n\rVerifyRequest\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.cosine.v1.HelloH\x00\x12\'\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x16.cosine.v1.VerifyBatchH\x00\x12)\n\x05\x63lose\x18\x03 \x01(\x0b\x32\x18.cosine.v1.CloseSessionsH\x00\x42\t\n\x07message\"k\n\x0eVerifyResponse\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.cosine.v1.HelloH\x00\x12+\n\x08verdicts\x18\x02 \x01(\x0b\x32\x17.cosine.v1.VerdictBatchH\x00\x42\t\n\x07message\"Z\n\x0bVerifyBatch\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12$\n\x05items\x18\x02 \x03(\x0b\x32\x15.cosine.v1.VerifyItem\x12\x13\n\x0btraceparent\x18\x03 \x01(\t\"\xc7\x01\n\nVerifyItem\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x13\n\x0b\x62\x61se_length\x18\x02 \x01(\r\x12\x18\n\x10\x61ppend_token_ids\x18\x03 \x03(\r\x12\"\n\x04tree\x18\x04 \x01(\x0b\x32\x14.cosine.v1.TokenTree\x12%\n\x08sampling\x18\x05 \x01(\x0b\x32\x13.cosine.v1.Sampling\x12\x15\n\rprompt_length\x18\x06 \x01(\r\x12\x14\n\x0cprefill_only\x18\x07 \x01(\x08\"Z\n\x0cVerdictBatch\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12$\n\x08verdicts\x18\x02 \x03(\x0b\x32\x12.cosine.v1.Verdict\x12\x12\n\nforward_us\x18\x03 \x01(\x04\"\xcc\x01\n\x07Verdict\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12%\n\x06status\x18\x02 \x01(\x0e\x32\x15.cosine.v1.ItemStatus\x12\x1b\n\x13\x63ommitted_token_ids\x18\x03 \x03(\r\x12\x16\n\x0e\x61\x63\x63\x65pted_nodes\x18\x04 \x03(\r\x12\x15\n\rcached_length\x18\x05 \x01(\r\x12*\n\x08logprobs\x18\x06 \x03(\x0b\x32\x18.cosine.v1.TokenLogprobs\x12\x0e\n\x06reason\x18\x07 \x01(\t2T\n\x0fVerifierService\x12\x41\n\x06Verify\x12\x18.cosine.v1.VerifyRequest\x1a\x19.cosine.v1.VerifyResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63osine/v1/verifier.proto\x12\tcosine.v1\x1a\x15\x63osine/v1/types.proto\"\xba\x01\n\rVerifyRequest\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.cosine.v1.HelloH\x00\x12\'\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x16.cosine.v1.VerifyBatchH\x00\x12)\n\x05\x63lose\x18\x03 \x01(\x0b\x32\x18.cosine.v1.CloseSessionsH\x00\x12\'\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x15.cosine.v1.CancelWorkH\x00\x42\t\n\x07message\"k\n\x0eVerifyResponse\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.cosine.v1.HelloH\x00\x12+\n\x08verdicts\x18\x02 \x01(\x0b\x32\x17.cosine.v1.VerdictBatchH\x00\x42\t\n\x07message\"Z\n\x0bVerifyBatch\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12$\n\x05items\x18\x02 \x03(\x0b\x32\x15.cosine.v1.VerifyItem\x12\x13\n\x0btraceparent\x18\x03 \x01(\t\"\xd6\x01\n\nVerifyItem\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x13\n\x0b\x62\x61se_length\x18\x02 \x01(\r\x12\x18\n\x10\x61ppend_token_ids\x18\x03 \x03(\r\x12\"\n\x04tree\x18\x04 \x01(\x0b\x32\x14.cosine.v1.TokenTree\x12%\n\x08sampling\x18\x05 \x01(\x0b\x32\x13.cosine.v1.Sampling\x12\x15\n\rprompt_length\x18\x06 \x01(\r\x12\x14\n\x0cprefill_only\x18\x07 \x01(\x08\x12\r\n\x05judge\x18\x08 \x01(\x08\"Z\n\x0cVerdictBatch\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12$\n\x08verdicts\x18\x02 \x03(\x0b\x32\x12.cosine.v1.Verdict\x12\x12\n\nforward_us\x18\x03 \x01(\x04\"\xf6\x01\n\x07Verdict\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12%\n\x06status\x18\x02 \x01(\x0e\x32\x15.cosine.v1.ItemStatus\x12\x1b\n\x13\x63ommitted_token_ids\x18\x03 \x03(\r\x12\x16\n\x0e\x61\x63\x63\x65pted_nodes\x18\x04 \x03(\r\x12\x15\n\rcached_length\x18\x05 \x01(\r\x12*\n\x08logprobs\x18\x06 \x03(\x0b\x32\x18.cosine.v1.TokenLogprobs\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x14\n\x0cjudged_nodes\x18\x08 \x03(\r\x12\x12\n\nagreements\x18\t \x03(\x02\x32T\n\x0fVerifierService\x12\x41\n\x06Verify\x12\x18.cosine.v1.VerifyRequest\x1a\x19.cosine.v1.VerifyResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,17 +33,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cosine.v1.verifier_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_VERIFYREQUEST']._serialized_start=63
-  _globals['_VERIFYREQUEST']._serialized_end=208
-  _globals['_VERIFYRESPONSE']._serialized_start=210
-  _globals['_VERIFYRESPONSE']._serialized_end=317
-  _globals['_VERIFYBATCH']._serialized_start=319
-  _globals['_VERIFYBATCH']._serialized_end=409
-  _globals['_VERIFYITEM']._serialized_start=412
-  _globals['_VERIFYITEM']._serialized_end=611
-  _globals['_VERDICTBATCH']._serialized_start=613
-  _globals['_VERDICTBATCH']._serialized_end=703
-  _globals['_VERDICT']._serialized_start=706
-  _globals['_VERDICT']._serialized_end=910
-  _globals['_VERIFIERSERVICE']._serialized_start=912
-  _globals['_VERIFIERSERVICE']._serialized_end=996
+  _globals['_VERIFYREQUEST']._serialized_end=249
+  _globals['_VERIFYRESPONSE']._serialized_start=251
+  _globals['_VERIFYRESPONSE']._serialized_end=358
+  _globals['_VERIFYBATCH']._serialized_start=360
+  _globals['_VERIFYBATCH']._serialized_end=450
+  _globals['_VERIFYITEM']._serialized_start=453
+  _globals['_VERIFYITEM']._serialized_end=667
+  _globals['_VERDICTBATCH']._serialized_start=669
+  _globals['_VERDICTBATCH']._serialized_end=759
+  _globals['_VERDICT']._serialized_start=762
+  _globals['_VERDICT']._serialized_end=1008
+  _globals['_VERIFIERSERVICE']._serialized_start=1010
+  _globals['_VERIFIERSERVICE']._serialized_end=1094
 # @@protoc_insertion_point(module_scope)

@@ -8,22 +8,38 @@ from typing import Any
 import grpc
 
 from cosine.engine.base import Engine
-from cosine.engine.drafting import DraftItem, DraftResult, draft
-from cosine.peer.desk import Closing, Codec, Desk, Work
+from cosine.engine.drafting import DraftItem, DraftResult, cancelled, draft
+from cosine.engine.running_ahead import RunningAhead
+from cosine.engine.verifying import Status
+from cosine.peer.desk import Cancelling, Closing, Codec, Desk, Work
 from cosine.rpc import convert
 from cosine.rpc.hello import Identity
-from cosine.rpc.metrics import DRAFTER_FORWARD_SECONDS, DRAFTER_TOKENS
+from cosine.rpc.metrics import (
+    DRAFTER_AHEAD_HITS,
+    DRAFTER_AHEAD_PASSES,
+    DRAFTER_CANCELLED_STEPS,
+    DRAFTER_FORWARD_SECONDS,
+    DRAFTER_TOKENS,
+)
 from cosine.rpc.streams import accept
 from cosine.v1 import drafter_pb2 as pb
 from cosine.v1.drafter_pb2_grpc import DrafterServiceServicer
 
 
 class DrafterServicer(DrafterServiceServicer):
-    """Serves streams; `desk.work` is the one background task."""
+    """Serves streams; `desk.work` is the one background task. With `run_ahead` idle time goes into the next steps."""
 
-    def __init__(self, engine: Engine, identity: Identity) -> None:
+    def __init__(self, engine: Engine, identity: Identity, run_ahead: bool = False) -> None:
         self._identity = identity
-        self.desk: Desk[DraftItem, DraftResult] = Desk(engine, draft, Codec(_parse, _answer), _observe)
+        codec = Codec(_parse, _answer, cancelled)
+        if run_ahead:
+            ahead = RunningAhead(engine)
+            show_running_ahead(ahead)
+            self.desk: Desk[DraftItem, DraftResult] = Desk(
+                ahead.engine, lambda _, items, stop: ahead.draft(items, stop), codec, _observe, ahead.idle
+            )
+        else:
+            self.desk = Desk(engine, draft, codec, _observe)
 
     async def Draft(
         self, request_iterator: AsyncIterator[pb.DraftRequest], context: grpc.aio.ServicerContext[Any, Any]
@@ -37,15 +53,26 @@ class DrafterServicer(DrafterServiceServicer):
         )
 
 
-def _observe(_items: Sequence[DraftItem], results: Sequence[DraftResult], seconds: float) -> None:
-    DRAFTER_FORWARD_SECONDS.observe(seconds)
-    DRAFTER_TOKENS.inc(sum(len(result.tree) for result in results))
+def show_running_ahead(ahead: RunningAhead) -> None:
+    """Shows in the metrics what running ahead costs and saves."""
+    DRAFTER_AHEAD_PASSES.set_function(lambda: ahead.pass_count)
+    DRAFTER_AHEAD_HITS.set_function(lambda: ahead.skipped_count)
 
 
-def _parse(message: pb.DraftRequest) -> Work[DraftItem] | Closing | None:
+def _observe(items: Sequence[DraftItem], results: Sequence[DraftResult], seconds: float) -> None:
+    if seconds:
+        DRAFTER_FORWARD_SECONDS.observe(seconds)
+    DRAFTER_CANCELLED_STEPS.inc(sum(result.status is Status.CANCELLED for result in results))
+    fresh = (len(result.tree) - len(item.tree) for item, result in zip(items, results, strict=True))
+    DRAFTER_TOKENS.inc(sum(max(0, count) for count in fresh))
+
+
+def _parse(message: pb.DraftRequest) -> Work[DraftItem] | Closing | Cancelling | None:
     if message.HasField("step"):
         step = message.step
         return Work(step.step_id, tuple(_item(item) for item in step.items), step.traceparent)
+    if message.HasField("cancel"):
+        return Cancelling(tuple(message.cancel.work_ids))
     return Closing(tuple(message.close.session_ids)) if message.HasField("close") else None
 
 
@@ -59,6 +86,8 @@ def _item(item: pb.DraftItem) -> DraftItem:
         max(1, item.beam),
         convert.sampling_from_proto(item.sampling),
         item.value_min,
+        convert.tree_from_proto(item.tree),
+        item.run_ahead,
     )
 
 

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-from cosine.core.plan import Cooperation, DraftedTree, DraftPlan, Guess, PlanItem, Step
+from enum import Enum
+from typing import Any, TypeVar
+
+from cosine.core.errors import BadRequest
+from cosine.core.plan import Cooperation, DraftedTree, DraftPlan, Guess, PlanItem, Reading, Step
 from cosine.rpc.convert import sampling_from_proto, sampling_to_proto, tree_from_proto, tree_to_proto
 from cosine.v1 import drafter_pb2, fusion_pb2, types_pb2
 
+Choice = TypeVar("Choice", bound=Enum)
+
 
 def plan_from_proto(message: fusion_pb2.DraftPlan, round_id: int) -> DraftPlan:
-    """The plan under fusion's own round id, since several schedulers count from one."""
+    """The plan under fusion's own round id, since several schedulers count from one. Raises BadRequest where the plan
+    asks for a way of working together that does not exist."""
     return DraftPlan(
         round_id,
-        Cooperation(message.cooperation),
+        _known(Cooperation, message.cooperation, fusion_pb2.Cooperation),
         tuple(_item(item) for item in message.items),
         max(1, message.fusion_interval),
         message.deadline_ms,
         message.traceparent,
+        _known(Reading, message.reading or fusion_pb2.READING_REPLACE, fusion_pb2.Reading),
+        message.lookahead,
+        not message.raw_confidences,
     )
+
+
+def _known(kind: type[Choice], number: int, names: Any) -> Choice:
+    """The value of an enum that a peer sent; `names` is its descriptor on the wire."""
+    try:
+        return kind(number)
+    except ValueError:
+        field = kind.__name__.lower()
+        known = ", ".join(name for name, value in names.items() if value)
+        raise BadRequest(
+            field.upper(), f"{field} {number} is none of {known}", {"field": field, "value": str(number)}
+        ) from None
 
 
 def _item(item: fusion_pb2.PlanItem) -> PlanItem:
@@ -46,6 +68,8 @@ def step_to_proto(step: Step, traceparent: str) -> drafter_pb2.DraftRequest:
             beam=item.beam,
             sampling=sampling_to_proto(item.sampling),
             value_min=min(1.0, item.value_min),
+            tree=tree_to_proto(item.tree) if item.tree else None,
+            run_ahead=item.run_ahead,
         )
         for item in step.items
     ]
@@ -76,4 +100,5 @@ def _drafted(result: DraftedTree) -> fusion_pb2.DraftedTree:
         tree=tree_to_proto(result.tree),
         exchange_count=result.exchange_count,
         forward_us=result.forward_us,
+        kept_depth=result.kept_depth,
     )

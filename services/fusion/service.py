@@ -10,16 +10,17 @@ import grpc
 import structlog
 
 from cosine.core.fusion import Command, Fusion
-from cosine.core.plan import Step, Trees
+from cosine.core.plan import CancelSteps, Step, Trees
 from cosine.core.tree import validate
 from cosine.rpc.hello import Identity
 from cosine.rpc.metrics import FUSION_SESSIONS, FUSION_STALE
 from cosine.rpc.streams import Credits, Outbox, PeerLink, accept
 from cosine.rpc.telemetry import Spans
-from cosine.v1 import drafter_pb2, types_pb2
+from cosine.v1 import drafter_pb2
 from cosine.v1 import fusion_pb2 as pb
 from cosine.v1.fusion_pb2_grpc import FusionServiceServicer
 from services.fusion.convert import guess_from_proto, plan_from_proto, step_to_proto, trees_to_proto
+from services.fusion.drafters import Drafter
 
 log = structlog.get_logger()
 
@@ -30,7 +31,7 @@ class FusionServicer(FusionServiceServicer):
     def __init__(self, identity: Identity, sessions_max: int) -> None:
         self._identity = identity
         self._core = Fusion(sessions_max)
-        self._links: dict[str, PeerLink] = {}
+        self._drafters: dict[str, Drafter] = {}
         self._streams: set[_Stream] = set()
         self._rounds: dict[int, tuple[_Stream, int]] = {}
         self._next_round = 1
@@ -69,34 +70,34 @@ class FusionServicer(FusionServiceServicer):
 
     def plan(self, stream: _Stream, message: pb.DraftPlan) -> None:
         """A new plan."""
-        round_id = self._next_round
+        plan = plan_from_proto(message, self._next_round)
         self._next_round += 1
-        self._rounds[round_id] = (stream, message.round_id)
-        self._traces[round_id] = self._spans.start(round_id, "fuse", message.traceparent)
-        self._carry_out(self._core.plan(plan_from_proto(message, round_id), self._now()))
+        self._rounds[plan.round_id] = (stream, message.round_id)
+        self._traces[plan.round_id] = self._spans.start(plan.round_id, "fuse", message.traceparent)
+        self._carry_out(self._core.plan(plan, self._now()))
 
     def close(self, session_ids: Iterable[str]) -> None:
         """Sessions ended: forget them here and at every drafter."""
         ended = list(session_ids)
         if not ended:
             return
-        self._core.close(ended)
+        self._carry_out(self._core.close(ended))
         FUSION_SESSIONS.set(self._core.session_count)
-        for link in self._links.values():
-            link.send(drafter_pb2.DraftRequest(close=types_pb2.CloseSessions(session_ids=ended)))
+        for drafter in self._drafters.values():
+            drafter.close(ended)
 
     # -- drafters (LinkOwner)
 
     def on_up(self, link: PeerLink, peer: Identity) -> None:
-        self._links[peer.peer_id] = link
+        self._drafters[peer.peer_id] = Drafter(link, self._encode)
         self._core.drafter_up(peer.peer_id)
         self._tell_drafters()
 
     def on_down(self, link: PeerLink, reason: str) -> None:
-        assert link.peer is not None
-        if self._links.get(link.peer.peer_id) is link:
-            del self._links[link.peer.peer_id]
-            self._carry_out(self._core.drafter_down(link.peer.peer_id, self._now()))
+        drafter = self._drafter_of(link)
+        if drafter is not None:
+            del self._drafters[drafter.peer.peer_id]
+            self._carry_out(self._core.drafter_down(drafter.peer.peer_id, self._now()))
             self._tell_drafters()
 
     def on_message(self, link: PeerLink, message: drafter_pb2.DraftResponse) -> None:
@@ -109,8 +110,20 @@ class FusionServicer(FusionServiceServicer):
             if guess.tree is not None:
                 validate(guess.tree, link.peer.vocab_size)
         self._carry_out(self._core.candidates(candidates.step_id, guesses, candidates.forward_us, self._now()))
+        drafter = self._drafter_of(link)
+        if drafter is not None:
+            drafter.answered(candidates.step_id)
         FUSION_STALE.inc(self._core.stale_count - self._stale_seen)
         self._stale_seen = self._core.stale_count
+
+    def _drafter_of(self, link: PeerLink) -> Drafter | None:
+        """The drafter behind a link, unless it has come by another since."""
+        assert link.peer is not None
+        drafter = self._drafters.get(link.peer.peer_id)
+        return drafter if drafter is not None and drafter.link is link else None
+
+    def _encode(self, step: Step) -> drafter_pb2.DraftRequest:
+        return step_to_proto(step, self._traces.get(step.round_id, ""))
 
     # -- the machine's commands
 
@@ -120,15 +133,20 @@ class FusionServicer(FusionServiceServicer):
         while queue:
             command = queue.pop(0)
             if isinstance(command, Step):
-                link = self._links.get(command.drafter)
-                if link is None or not link.send(step_to_proto(command, self._traces.get(command.round_id, ""))):
+                drafter = self._drafters.get(command.drafter)
+                if drafter is None or not drafter.ask(command):
                     queue += self._core.drafter_down(command.drafter, self._now())
+            elif isinstance(command, CancelSteps):
+                if command.drafter in self._drafters:
+                    self._drafters[command.drafter].cancel(command.step_ids)
             else:
                 self._finish(command)
         self._set_timer()
         FUSION_SESSIONS.set(self._core.session_count)
 
     def _finish(self, trees: Trees) -> None:
+        for drafter in self._drafters.values():
+            drafter.end_round(trees.round_id)
         self._traces.pop(trees.round_id, None)
         self._spans.end(trees.round_id)
         if trees.round_id in self._rounds:
@@ -150,7 +168,7 @@ class FusionServicer(FusionServiceServicer):
 
     def _tell_drafters(self) -> None:
         message = self._drafter_list()
-        log.info("drafters", names=sorted(self._links))
+        log.info("drafters", names=sorted(self._drafters))
         for stream in self._streams:
             stream.outbox.send(message)
 
@@ -162,9 +180,10 @@ class FusionServicer(FusionServiceServicer):
                 incarnation=peer.incarnation,
                 tokenizer_fingerprint=peer.tokenizer_fingerprint,
                 vocab_size=peer.vocab_size,
+                base_ms=peer.base_ms,
+                row_ms=peer.row_ms,
             )
-            for peer in (link.peer for link in self._links.values())
-            if peer is not None
+            for peer in (drafter.peer for drafter in self._drafters.values())
         ]
         return pb.FuseResponse(drafters=pb.DrafterList(drafters=entries))
 

@@ -44,6 +44,7 @@ async def decode(message: GenerateRequest, tokenizer: Tokenizer, prompt_bytes_ma
         stop_token_ids=tuple(message.stop_token_ids),
         ignore_eos=message.ignore_eos,
         strategy=message.strategy,
+        priority=message.priority,
         emitted=tuple(message.resume.token_ids),
     )
 

@@ -156,6 +156,7 @@ class Generation:
             sampling=sampling_to_proto(job.sampling),
             stop_token_ids=job.stop_token_ids,
             strategy=job.strategy,
+            priority=job.priority,
             deadline_unix_ms=int((time.time() + left_s) * 1000),
             traceparent=self._traceparent,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import asdict
 from typing import Any
 
 import grpc
@@ -12,7 +13,7 @@ from opentelemetry import trace
 
 from cosine.core.errors import BadRequest, MeshError, NotFound, Unavailable
 from cosine.core.intake import IntakeLimits, Job, check_request_id, take_in
-from cosine.core.strategy import PRESETS
+from cosine.core.strategy import PRESETS, parse
 from cosine.rpc.errors import code_of
 from cosine.rpc.telemetry import TRACEPARENT, span, traceparent
 from cosine.v1 import gateway_pb2 as pb
@@ -69,6 +70,9 @@ class GatewayServicer(GatewayServiceServicer):
                     state=peer.state,
                     load=peer.load,
                     incarnation=peer.incarnation,
+                    base_ms=peer.base_ms,
+                    row_ms=peer.row_ms,
+                    learned=[pb.LearnedTime(**asdict(entry)) for entry in peer.learned],
                 )
                 for peer in await self._catalog.peers()
             ]
@@ -105,7 +109,7 @@ class GatewayServicer(GatewayServiceServicer):
 
     async def _job(self, message: pb.GenerateRequest) -> Job:
         request = await decode(message, self._door.tokenizer, self._door.settings.prompt_bytes_max)
-        return take_in(request, self._catalog.facts(), self._limits, PRESETS)
+        return take_in(request, self._catalog.facts(), self._limits)
 
     async def _whole(self, request: pb.GenerateRequest) -> pb.GenerateRequest:
         """The request with nothing left open: what a resume does not say comes from the record of its first call."""
@@ -141,7 +145,9 @@ def _metadata(context: Context, key: str) -> str:
     return ""
 
 
-def check_default_strategy(name: str) -> None:
+def check_default_strategy(text: str) -> None:
     """Raises BadRequest at start rather than at every request."""
-    if name not in PRESETS:
-        raise BadRequest("UNKNOWN_STRATEGY", f"--default-strategy is {name!r}; choose one of {', '.join(PRESETS)}")
+    try:
+        parse(text)
+    except BadRequest as error:
+        raise BadRequest(error.reason, f"--default-strategy: {error.message}", error.details) from error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from cosine.core.scheduler import Scheduler, SchedulerConfig
+from cosine.core.config import SchedulerConfig
+from cosine.core.scheduler import Scheduler
 from cosine.core.strategy import parse
 from cosine.peer.links import Links
 from cosine.peer.membership import membership, open_store
@@ -13,6 +14,7 @@ from cosine.rpc.server import Service, run, serve
 from cosine.rpc.settings import ServiceSettings, read
 from cosine.rpc.telemetry import setup_logging
 from cosine.store.admission import AdmissionReader
+from cosine.store.knowledge import KnowledgeExchange, SharedKnowledge
 from cosine.store.registry import Registry
 from cosine.v1.fusion_pb2 import FuseRequest
 from cosine.v1.fusion_pb2_grpc import FusionServiceStub
@@ -30,6 +32,7 @@ class SchedulerSettings(ServiceSettings):
     prefill_chunk: int = Field(256, ge=1, description="context tokens of one request in one batch at most")
     batch_rows_max: int = Field(256, ge=1, description="tokens of one batch at most")
     verifier_wait_s: float = Field(60.0, gt=0, description="seconds a request waits for a verifier before it fails")
+    batch_deadline_s: float = Field(60.0, gt=0, description="seconds until a verifier that says nothing is given up")
 
 
 async def main() -> None:
@@ -45,15 +48,22 @@ async def main() -> None:
             prefill_chunk=settings.prefill_chunk,
             batch_rows_max=settings.batch_rows_max,
             verifier_wait_s=settings.verifier_wait_s,
+            batch_deadline_s=settings.batch_deadline_s,
         )
     )
     store = open_store(settings, identity)
     await store.ping()
     servicer = SchedulerServicer(identity, core, AdmissionReader(store, f"{peer_id}-{identity.incarnation:x}"))
+    exchange = KnowledgeExchange(SharedKnowledge(store), core.knowledge)
     registry = Registry(store)
     to_verifiers, to_fusions = VerifierLinks(servicer), FusionLinks(servicer)
     verifiers = Links("verifier", identity, lambda link: VerifierServiceStub(link).Verify, VerifyRequest, to_verifiers)
     fusions = Links("fusion", identity, lambda link: FusionServiceStub(link).Fuse, FuseRequest, to_fusions)
+
+    async def drain() -> None:
+        await servicer.drain()
+        await exchange.exchange()
+
     service = Service(
         identity,
         [(add_SchedulerServiceServicer_to_server, servicer, "cosine.v1.SchedulerService")],
@@ -62,9 +72,10 @@ async def main() -> None:
             servicer.admit,
             lambda: verifiers.follow(registry.watch("verifier")),
             lambda: fusions.follow(registry.watch("fusion")),
+            exchange.run,
         ],
-        drain=servicer.drain,
-        registrar=membership(settings, identity),
+        drain=drain,
+        registrar=membership(settings, identity, servicer.learned),
     )
     await serve(settings, service)
 

@@ -30,6 +30,7 @@ def admission_from_proto(message: scheduler_pb2.AdmittedRequest, clock_offset: f
         message.strategy,
         deadline,
         message.traceparent,
+        message.priority,
     )
 
 
@@ -59,6 +60,9 @@ def plan_to_proto(command: ev.SendPlan, traceparent: str) -> fusion_pb2.FuseRequ
             deadline_ms=int(plan.deadline_ms),
             traceparent=traceparent,
             items=items,
+            reading=f"READING_{plan.reading.name}",
+            lookahead=plan.lookahead,
+            raw_confidences=not plan.calibrated,
         )
     )
 
@@ -79,6 +83,7 @@ def _tree(result: fusion_pb2.DraftedTree) -> DraftedTree:
         result.status == types_pb2.ITEM_STATUS_CACHE_MISS,
         result.exchange_count,
         result.forward_us,
+        result.kept_depth,
     )
 
 
@@ -93,6 +98,7 @@ def batch_to_proto(command: ev.SendBatch, traceparent: str) -> verifier_pb2.Veri
             sampling=sampling_to_proto(item.sampling),
             prompt_length=item.prompt_length,
             prefill_only=item.prefill_only,
+            judge=item.judge,
         )
         for item in command.items
     ]
@@ -117,6 +123,8 @@ def _verdict(verdict: verifier_pb2.Verdict) -> ev.SessionVerdict:
         tuple((entry.logprob, tuple(entry.top_token_ids), tuple(entry.top_logprobs)) for entry in verdict.logprobs),
         verdict.status == types_pb2.ITEM_STATUS_CACHE_MISS,
         verdict.reason,
+        tuple(verdict.judged_nodes),
+        tuple(verdict.agreements),
     )
 
 

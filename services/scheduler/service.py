@@ -14,11 +14,12 @@ import structlog
 from cosine.core import events as ev
 from cosine.core.errors import Mismatch, Unavailable
 from cosine.core.scheduler import Scheduler
-from cosine.rpc.hello import Identity, check_same_tokenizer
+from cosine.rpc.hello import Bounds, Identity, check_same_tokenizer, pass_times
 from cosine.rpc.metrics import SCHEDULER_HANDLE_SECONDS, SCHEDULER_LIVE
 from cosine.rpc.streams import Outbox, PeerLink, accept
 from cosine.rpc.telemetry import Spans
 from cosine.store.admission import AdmissionReader, Admitted
+from cosine.store.registry import LearnedTime
 from cosine.v1 import fusion_pb2, types_pb2, verifier_pb2
 from cosine.v1 import scheduler_pb2 as pb
 from cosine.v1.scheduler_pb2_grpc import SchedulerServiceServicer
@@ -28,6 +29,7 @@ READ_BLOCK_MS = 1000
 READ_COUNT_MAX = 16
 GATEWAY_WAIT_S = 3.0
 RETRY_S = 0.5
+WORK = ev.SendPlan | ev.SendBatch | ev.CancelBatch
 
 log = structlog.get_logger()
 
@@ -48,6 +50,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         self._draining = False
         self._spans = Spans()
         self._held: set[asyncio.Task[None]] = set()
+        self._judges: set[str] = set()
 
     @property
     def load(self) -> int:
@@ -84,10 +87,10 @@ class SchedulerServicer(SchedulerServiceServicer):
         commands = [command for event in events for command in self._core.handle(event, now)]
         took_s = time.perf_counter() - start
         for command in commands:
-            if isinstance(command, ev.SendPlan | ev.SendBatch):
+            if isinstance(command, WORK):
                 self._carry_out(command)
         for command in commands:
-            if not isinstance(command, ev.SendPlan | ev.SendBatch):
+            if not isinstance(command, WORK):
                 self._carry_out(command)
         for event in events:
             self._end_span(event)
@@ -110,6 +113,12 @@ class SchedulerServicer(SchedulerServiceServicer):
             case ev.SendPlan():
                 trace = self._spans.start(command.plan.round_id, "draft", command.plan.traceparent)
                 self._fusions[command.fusion].send(convert.plan_to_proto(command, trace))
+            case ev.CancelBatch():
+                cancel = types_pb2.CancelWork(work_ids=[command.batch_id])
+                self._verifiers[command.verifier].send(verifier_pb2.VerifyRequest(cancel=cancel))
+            case ev.ResetPeer():
+                log.error("verifier does not answer", verifier=command.peer_id)
+                self._verifiers[command.peer_id].reset("a batch was not answered in time")
             case ev.Progress():
                 outbox = self._gateways.get(command.gateway)
                 if outbox is not None:
@@ -137,9 +146,15 @@ class SchedulerServicer(SchedulerServiceServicer):
         """A verifier came; drafters that fit it may be more now, or fewer."""
         self._verifiers[peer.peer_id] = link
         bounds = peer.bounds
-        self.handle(
-            ev.VerifierUp(ev.VerifierFacts(peer.peer_id, bounds.sessions_max, bounds.tree_nodes_max, bounds.tokens_max))
+        facts = ev.VerifierFacts(
+            peer.peer_id,
+            bounds.sessions_max,
+            bounds.tree_nodes_max,
+            bounds.tokens_max,
+            peer.base_ms or 0.0,
+            peer.row_ms or 0.0,
         )
+        self.handle(ev.VerifierUp(facts))
         for fusion in self._fusions:
             self._offer_drafters(fusion)
 
@@ -147,7 +162,18 @@ class SchedulerServicer(SchedulerServiceServicer):
         """A verifier is gone."""
         if self._verifiers.get(peer_id) is link:
             del self._verifiers[peer_id]
+            self._judges.discard(peer_id)
             self.handle(ev.VerifierDown(peer_id))
+
+    def verdicts_came(self, peer_id: str, message: verifier_pb2.VerdictBatch) -> None:
+        """A verifier has judged a batch."""
+        self._judges.add(peer_id)
+        self.handle(*convert.verdicts_from_proto(message))
+
+    def learned(self) -> tuple[LearnedTime, ...]:
+        """What the core has learned of the passes of verifiers that have judged something."""
+        verify = self._core.pace.verify
+        return tuple(LearnedTime(peer_id, verify.base_ms, verify.slope_ms) for peer_id in sorted(self._judges))
 
     def fusion_up(self, link: PeerLink, peer: Identity) -> None:
         """Fusion came; it will say which drafters it has."""
@@ -174,10 +200,12 @@ class SchedulerServicer(SchedulerServiceServicer):
             try:
                 if target is not None:
                     check_same_tokenizer(target, drafter)
-                fitting.append(drafter.peer_id)
+                times = (drafter.base_ms or 0.0, drafter.row_ms or 0.0)
+                fitting.append(ev.DrafterFacts(drafter.peer_id, *times, drafter.model_id))
             except Mismatch as error:
                 log.error("drafter left out", drafter=drafter.peer_id, reason=error.message)
-        self.handle(ev.DraftersChanged(fusion, tuple(fitting)))
+        names = tuple(facts.peer_id for facts in fitting)
+        self.handle(ev.DraftersChanged(fusion, names, tuple(fitting)))
 
     # -- admission
 
@@ -278,7 +306,8 @@ class VerifierLinks:
 
     def on_message(self, link: PeerLink, message: verifier_pb2.VerifyResponse) -> None:
         if message.HasField("verdicts"):
-            self._servicer.handle(*convert.verdicts_from_proto(message.verdicts))
+            assert link.peer is not None
+            self._servicer.verdicts_came(link.peer.peer_id, message.verdicts)
 
 
 class FusionLinks:
@@ -311,6 +340,8 @@ def _identities(message: fusion_pb2.DrafterList) -> tuple[Identity, ...]:
             entry.model_id,
             entry.tokenizer_fingerprint,
             entry.vocab_size,
+            Bounds(),
+            *pass_times(entry),
         )
         for entry in message.drafters
     )

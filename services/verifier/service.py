@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 import grpc
 
 from cosine.engine.base import Engine
-from cosine.engine.verifying import Verdict, VerifyItem, verify
-from cosine.peer.desk import Closing, Codec, Desk, Work
+from cosine.engine.verifying import Status, Verdict, VerifyItem, cancelled, verify
+from cosine.peer.desk import Cancelling, Closing, Codec, Desk, Work
 from cosine.rpc import convert, metrics
 from cosine.rpc.hello import Identity
 from cosine.rpc.streams import accept
@@ -22,7 +22,7 @@ class VerifierServicer(VerifierServiceServicer):
 
     def __init__(self, engine: Engine, identity: Identity) -> None:
         self._identity = identity
-        self.desk: Desk[VerifyItem, Verdict] = Desk(engine, verify, Codec(_parse, _answer), _observe)
+        self.desk: Desk[VerifyItem, Verdict] = Desk(engine, _compute, Codec(_parse, _answer, cancelled), _observe)
 
     async def Verify(
         self, request_iterator: AsyncIterator[pb.VerifyRequest], context: grpc.aio.ServicerContext[Any, Any]
@@ -36,19 +36,34 @@ class VerifierServicer(VerifierServiceServicer):
         )
 
 
+def _compute(engine: Engine, items: Sequence[VerifyItem], unwanted: Callable[[str], bool]) -> list[Verdict]:
+    """One forward pass; it stops where nobody wants any of it any more."""
+    return verify(engine, items, lambda: all(unwanted(item.session_id) for item in items))
+
+
 def _observe(items: Sequence[VerifyItem], verdicts: Sequence[Verdict], seconds: float) -> None:
-    metrics.VERIFIER_FORWARD_SECONDS.observe(seconds)
-    metrics.VERIFIER_ROWS.inc(sum(len(item.token_ids) + len(item.tree) for item in items))
+    if seconds:
+        metrics.VERIFIER_FORWARD_SECONDS.observe(seconds)
+    done = [verdict.status is not Status.CANCELLED for verdict in verdicts]
+    metrics.VERIFIER_CANCELLED_ROWS.inc(_row_count(item for item, fine in zip(items, done, strict=True) if not fine))
+    items = [item for item, fine in zip(items, done, strict=True) if fine]
+    metrics.VERIFIER_ROWS.inc(_row_count(items))
     metrics.VERIFIER_COMMITTED.inc(sum(len(verdict.token_ids) for verdict in verdicts))
     metrics.SPEC_DRAFTS.inc(sum(len(item.tree) > 0 for item in items))
     metrics.SPEC_DRAFT_TOKENS.inc(sum(len(item.tree) for item in items))
     metrics.SPEC_ACCEPTED_TOKENS.inc(sum(len(verdict.nodes) for verdict in verdicts))
 
 
-def _parse(message: pb.VerifyRequest) -> Work[VerifyItem] | Closing | None:
+def _row_count(items: Iterable[VerifyItem]) -> int:
+    return sum(len(item.token_ids) + len(item.tree) for item in items)
+
+
+def _parse(message: pb.VerifyRequest) -> Work[VerifyItem] | Closing | Cancelling | None:
     if message.HasField("batch"):
         batch = message.batch
         return Work(batch.batch_id, tuple(_item(item) for item in batch.items), batch.traceparent)
+    if message.HasField("cancel"):
+        return Cancelling(tuple(message.cancel.work_ids))
     return Closing(tuple(message.close.session_ids)) if message.HasField("close") else None
 
 
@@ -61,6 +76,7 @@ def _item(item: pb.VerifyItem) -> VerifyItem:
         convert.sampling_from_proto(item.sampling),
         item.prompt_length,
         item.prefill_only,
+        item.judge,
     )
 
 
@@ -80,4 +96,6 @@ def _verdict(verdict: Verdict) -> pb.Verdict:
         cached_length=verdict.cached_length,
         logprobs=convert.logprobs_to_proto(verdict.logprobs),
         reason=verdict.reason,
+        judged_nodes=verdict.judged_nodes,
+        agreements=verdict.agreements,
     )

@@ -94,7 +94,7 @@ def test_without_a_mesh_it_says_how_to_start_one(capsys: pytest.CaptureFixture[s
 def test_peers_are_listed_as_a_table_and_as_json(up: Up, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["peers", "--address", up.address]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["role", "peer", "model", "address", "state", "load"]
+    assert lines[0].split() == ["role", "peer", "model", "address", "state", "load", "pass_ms", "learned_ms"]
     assert [line.split()[1] for line in lines[1:]] == ["far", "near", "fusion", "gateway", "scheduler", "verifier"]
     assert main(["peers", "--address", up.address, "--json"]) == 0
     peers = json.loads(capsys.readouterr().out)

@@ -15,7 +15,9 @@ import grpc.aio
 import pytest
 
 from cosine.client import AsyncClient, Client
+from cosine.client.async_client import MESSAGE_BYTES_MAX
 from cosine.client.persistence import RetryPolicy
+from cosine.client.results import LearnedTime
 from cosine.core.errors import BadRequest, Cancelled, Expired, Full, NotFound, Unavailable
 from cosine.rpc.errors import Borders
 from cosine.v1 import gateway_pb2 as pb
@@ -23,6 +25,7 @@ from cosine.v1 import types_pb2 as types
 from cosine.v1.gateway_pb2_grpc import GatewayServiceServicer, add_GatewayServiceServicer_to_server
 
 PATIENCE_S = 20.0
+GRPC_DEFAULT_BYTES_MAX = 4 * 1024 * 1024  # what a server takes that sets no bound of its own
 QUICK = RetryPolicy(tries_max=3, full_tries_max=2, first_delay_s=0.001, last_delay_s=0.002)
 Act = Callable[[pb.GenerateRequest], AsyncGenerator[pb.GenerateResponse, None]]
 
@@ -67,7 +70,11 @@ class Gateway(GatewayServiceServicer):
                 yield response
 
     async def ListPeers(self, request: pb.ListPeersRequest, context: Any) -> pb.ListPeersResponse:
-        return pb.ListPeersResponse(peers=[pb.PeerEntry(role=types.ROLE_DRAFTER, peer_id="d", state="serving", load=2)])
+        learned = [pb.LearnedTime(peer_id="v", base_ms=2.0, row_ms=0.5)]
+        entry = pb.PeerEntry(
+            role=types.ROLE_DRAFTER, peer_id="d", state="serving", load=2, base_ms=0.0, learned=learned
+        )
+        return pb.ListPeersResponse(peers=[entry])
 
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
         return pb.GetModelResponse(model_id="toy", vocab_size=257, strategies=["plain"])
@@ -171,6 +178,18 @@ async def test_a_full_mesh_is_asked_again_up_to_a_bound() -> None:
             await texts(client)
 
 
+@pytest.mark.parametrize("size", [MESSAGE_BYTES_MAX + 1, 5 * 1024 * 1024], ids=["for the client", "for the gateway"])
+async def test_a_message_that_is_too_large_is_final_and_the_bound_named(size: int) -> None:
+    patient = RetryPolicy(full_tries_max=1000, first_delay_s=PATIENCE_S)
+    bound = MESSAGE_BYTES_MAX if size > MESSAGE_BYTES_MAX else GRPC_DEFAULT_BYTES_MAX
+    async with Gateway() as gateway, AsyncClient(gateway.address, retry=patient) as client:
+        with pytest.raises(BadRequest, match=f"at most {bound}") as caught:
+            await client.complete("x" * size)
+    assert caught.value.reason == "MESSAGE_TOO_LARGE"
+    assert int(caught.value.details["size"]) > size
+    assert gateway.requests == []
+
+
 @pytest.mark.parametrize(
     "error", [BadRequest("STOP", "too long", {"field": "stop"}), NotFound("X", "unknown")], ids=str
 )
@@ -242,6 +261,7 @@ async def test_peers_and_model_are_values() -> None:
         (peer,) = await client.peers()
         model = await client.model()
     assert (peer.role, peer.peer_id, peer.state, peer.load) == ("drafter", "d", "serving", 2)
+    assert (peer.base_ms, peer.row_ms, peer.learned) == (0.0, None, (LearnedTime("v", 2.0, 0.5),))
     assert (model.model_id, model.vocab_size, model.strategies) == ("toy", 257, ("plain",))
 
 

@@ -172,6 +172,12 @@ def test_where_room_is_short_it_goes_to_those_who_bring_most_for_it(caps: Caps) 
         assert brought >= (1 - GAP_MAX) * sum(one.worth for one in take(order[: room_for - 1], waiting))
 
 
+def test_room_that_is_too_small_for_the_next_best_goes_to_one_that_fits() -> None:
+    waiting = [*(Candidate(100, 10, 5.0) for _ in range(20)), Candidate(100, 20, 9.0), Candidate(100, 10, 4.0)]
+    chosen = choose(waiting, LineTimes(30.0, 0.3), replace(FREE, row_count_max=215))
+    assert sorted(chosen) == [*range(20), 21]
+
+
 @pytest.mark.parametrize("count", [20, 60])
 def test_nobody_is_left_behind_who_fits_and_would_make_the_pass_much_cheaper(count: int) -> None:
     dice = np.random.default_rng(13)

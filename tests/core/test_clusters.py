@@ -41,7 +41,7 @@ def cluster_of(kind: int, numbers: range) -> Cluster:
 def test_a_vector_is_the_same_on_every_machine() -> None:
     vector = embed((5, 7, 7, 300, 131_071))
     places = {int(place): round(float(vector[place]), 6) for place in np.flatnonzero(vector)}
-    assert places == {58: -0.632456, 148: 0.447214, 222: -0.447214, 242: 0.447214}
+    assert places == {58: -0.632456, 148: 0.447214, 222: -0.447214, 498: 0.447214}
 
 
 @given(TOKENS)

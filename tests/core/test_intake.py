@@ -17,7 +17,7 @@ GOOD = Request(request_id="r-1", prompt=(1, 2, 3))
 
 
 def take(**changes: Any) -> Job:
-    return take_in(replace(GOOD, **changes), FACTS, LIMITS, {"plain", "cosine"})
+    return take_in(replace(GOOD, **changes), FACTS, LIMITS)
 
 
 def test_what_the_request_leaves_open_is_filled_in() -> None:
@@ -54,7 +54,11 @@ def test_stop_tokens_join_the_models_own() -> None:
         ({"stop": ("é" * 129,)}, "STOP", "stop", "1..256 bytes"),
         ({"stop_token_ids": (1,) * 65}, "STOP_TOKEN_IDS", "stop_token_ids", "at most 64"),
         ({"stop_token_ids": (100,)}, "TOKEN_OUT_OF_RANGE", "stop_token_ids", "0..99"),
-        ({"strategy": "magic"}, "UNKNOWN_STRATEGY", "strategy", "cosine, plain"),
+        ({"strategy": "magic"}, "UNKNOWN_STRATEGY", "strategy", "plain, vanilla"),
+        ({"strategy": "cosine:colour=red"}, "UNKNOWN_KNOB", "strategy", "the knobs are"),
+        ({"strategy": "cosine:depth=deep"}, "KNOB_VALUE", "strategy", "0 to 64"),
+        ({"strategy": "pipeinfer:lookahead=2"}, "KNOBS_CONTRADICT", "strategy", "lookahead=0"),
+        ({"priority": 11}, "PRIORITY", "priority", "-10 to 10"),
         ({"emitted": (1,) * 6}, "RESUME_TOO_LONG", "resume.token_ids", "at most 5"),
         ({"emitted": (100,)}, "TOKEN_OUT_OF_RANGE", "resume.token_ids", "0..99"),
     ],

@@ -76,13 +76,6 @@ def test_a_route_teaches_the_next_request_of_its_kind() -> None:
     assert Route(knowledge.priors(prompt(0, 1))).choose(DRAFTERS, 1) == ("poet",)
 
 
-def test_rates_that_are_measured_differently_are_kept_apart() -> None:
-    knowledge = Knowledge()
-    knowledge.priors(prompt(0), "hits").note("poet", Credit(50, 50))
-    assert knowledge.priors(prompt(0), "hits").prior("poet") > 0.9
-    assert knowledge.priors(prompt(0), "harmonic").prior("poet") == FIRST_GUESS
-
-
 def test_how_far_paths_are_right_is_known_per_kind() -> None:
     knowledge = Knowledge()
     for _ in range(20):
@@ -197,8 +190,8 @@ def test_whatever_is_lost_on_the_way_each_thing_counts_once_and_all_know_the_sam
         match what, value:
             case "note", (int(who), int(kind), str(drafter), int(few), int(many)):
                 place.schedulers[who].priors(prompt(kind)).note(drafter, Credit(min(few, many), many))
-                noted[kind, f"hits/{drafter}", "hits"] += min(few, many)
-                noted[kind, f"hits/{drafter}", "tries"] += many
+                noted[kind, drafter, "hits"] += min(few, many)
+                noted[kind, drafter, "tries"] += many
             case "exchange", int(who):
                 place.exchange(who)
             case "no answer", int(who):

@@ -97,7 +97,7 @@ def test_a_wrong_draft_never_delays_the_targets_own_next_token() -> None:
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_lost_target_costs_its_stretches_and_not_the_text(strategy: str, temperature: float) -> None:
     mesh = Mesh(verifiers=TWO)
-    texts = [mesh.ask(f"r{number}", (number, 7), 24, Sampling(temperature, seed=number), strategy) for number in range(3)]
+    texts = [mesh.ask(f"r{seed}", (seed, 7), 24, Sampling(temperature, seed=seed), strategy) for seed in range(3)]
     for _ in range(60):
         mesh.deliver_oldest()
     mesh.lose_verifier("v1")

@@ -14,11 +14,11 @@ PLANES = (Plane(2, 3), Plane(2, 5), Plane(2, 3), Plane(2, 5))  # keys and values
 def fill(slot: Slot, start: int, end: int) -> None:
     """Writes each row's own number into it, plus 100 per plane."""
     for index, view in enumerate(slot.rows(start, end)):
-        view.copy_(torch.arange(start, end).float()[None, :, None] + 100 * index)
+        view.copy_(torch.arange(start, end).float()[:, None, None] + 100 * index)
 
 
 def numbers(slot: Slot) -> list[list[float]]:
-    return [view[0, :, 0].tolist() for view in slot.rows(0, len(slot.tokens))]
+    return [view[:, 0, 0].tolist() for view in slot.rows(0, len(slot.tokens))]
 
 
 def test_growth_keeps_the_sequence_of_every_plane(monkeypatch: pytest.MonkeyPatch) -> None:

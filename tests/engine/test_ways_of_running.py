@@ -32,7 +32,7 @@ def force_decoder(patch: pytest.MonkeyPatch) -> None:
 
 def force_decoder_joined(patch: pytest.MonkeyPatch) -> None:
     force_decoder(patch)
-    patch.setattr(decoder, "apart", attention.joined)
+    patch.setattr(attention, "Apart", lambda planes: attention.joined)
 
 
 def force_stock_model(patch: pytest.MonkeyPatch) -> None:
@@ -46,7 +46,7 @@ def force_stock_model_packed(patch: pytest.MonkeyPatch) -> None:
 
 def force_stock_attention(patch: pytest.MonkeyPatch) -> None:
     force_stock_model(patch)
-    patch.setattr(attention, "apart", None)  # fails in the probe
+    patch.setattr(attention, "Apart", lambda planes: None)  # fails in the probe
 
 
 WAYS: tuple[tuple[Callable[[pytest.MonkeyPatch], None], type, bool], ...] = (

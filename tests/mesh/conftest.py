@@ -16,7 +16,7 @@ from cosine.client import AsyncClient
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def mesh() -> AsyncIterator[Mesh]:
     """Three drafters that agree with the target most of the time, at full speed."""
-    async with Mesh(MeshSpec(target=TARGET, drafters=DRAFTERS, gateway="127.0.0.1:0")) as running:
+    async with Mesh(MeshSpec(target=TARGET, drafters=DRAFTERS, gateway="127.0.0.1:0", verifiers=2)) as running:
         yield running
 
 

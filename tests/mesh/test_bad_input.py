@@ -17,8 +17,7 @@ from plain import plain
 
 from cosine.cli.supervisor import Mesh
 from cosine.client import AsyncClient
-from cosine.client.persistence import RetryPolicy
-from cosine.core.errors import Full, MeshError
+from cosine.core.errors import BadRequest, MeshError
 from cosine.rpc import hello
 from cosine.rpc.errors import from_rpc_error
 from cosine.rpc.hello import Identity
@@ -172,9 +171,10 @@ async def test_a_message_over_the_size_limit_is_refused_and_the_limit_named(ask:
 
 
 async def test_the_sdk_names_the_size_limit_at_once(mesh: Mesh) -> None:
-    async with AsyncClient(mesh.gateway_address, retry=RetryPolicy(full_tries_max=0)) as client:
-        with pytest.raises(Full, match=str(16 * 1024 * 1024)):
+    async with AsyncClient(mesh.gateway_address) as client:
+        with pytest.raises(BadRequest, match=str(16 * 1024 * 1024)) as caught:
             await client.complete("x" * OVERSIZE_BYTES)
+    assert caught.value.reason == "MESSAGE_TOO_LARGE"
 
 
 async def test_a_deadline_that_has_passed_is_an_expired_one(ask: Asking, stub: Any) -> None:

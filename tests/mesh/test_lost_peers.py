@@ -34,6 +34,7 @@ ONCE = RetryPolicy(tries_max=0, full_tries_max=0)  # every error reaches the tes
 HEARTBEAT_S = 1.0
 GONE_S = 1.0
 DRAFT_DEADLINE_S = 2.0
+BATCH_DEADLINE_S = 5.0
 SILENCE_S = 15.0  # a peer that says nothing for so long is given up
 NOISE_S = 2.0  # what a busy machine may add
 WAYS = (
@@ -336,6 +337,7 @@ async def test_a_gateway_that_stands_still_does_not_hold_up_the_requests_of_anot
 async def two_verifiers() -> AsyncIterator[tuple[Mesh, AsyncClient]]:
     """A mesh that can do without one of its verifiers."""
     spec = MeshSpec(target=TARGET, drafters={"d0": DRAFTERS["d0"]}, gateway="127.0.0.1:0", verifiers=2, **PACE)
+    spec = spec.model_copy(update={"options": {"scheduler": {"batch_deadline_s": BATCH_DEADLINE_S}}})
     async with Mesh(spec) as mesh, AsyncClient(mesh.gateway_address, retry=ONCE) as client:
         await Asking(client).one("Up. ", max_new_tokens=5)
         yield mesh, client
@@ -351,7 +353,6 @@ async def test_the_other_verifier_takes_over_from_a_lost_one() -> None:
         await assert_plain(generations)
 
 
-@pytest.mark.xfail(reason="a batch has no deadline: its requests wait until the connection breaks", run=False)
 async def test_the_other_verifier_takes_over_from_one_that_stands_still() -> None:
     async with two_verifiers() as (mesh, client), generating(client, *requests(8)) as generations:
         await in_the_middle(generations)

@@ -20,7 +20,7 @@ from cosine.rpc.streams import Outbox, accept
 from cosine.store.admission import AdmissionBounds, AdmissionQueue, AdmissionReader, Admitted
 from cosine.store.connection import Store
 from cosine.store.embedded import EmbeddedServer
-from cosine.store.registry import PeerRecord, Registry
+from cosine.store.registry import LearnedTime, PeerRecord, Registry
 from cosine.v1 import gateway_pb2 as pb
 from cosine.v1 import scheduler_pb2, types_pb2
 from cosine.v1.gateway_pb2_grpc import GatewayServiceStub
@@ -491,6 +491,18 @@ async def test_peers_and_model_are_told(mesh: Mesh) -> None:
     await mesh.registry.register(verifier)
     peers = (await mesh.stub.ListPeers(pb.ListPeersRequest(), timeout=PATIENCE_S)).peers
     assert [(peer.peer_id, peer.state) for peer in peers] == [("scheduler-0", "serving"), ("v", "serving")]
+    assert not any(peer.HasField("base_ms") or peer.HasField("row_ms") or peer.learned for peer in peers)
+
+
+async def test_times_of_passes_are_told(mesh: Mesh) -> None:
+    verifier = PeerRecord("verifier", "v", "127.0.0.1:9", 5, base_ms=15.5, row_ms=0.0)
+    teacher = PeerRecord("scheduler", "t", "127.0.0.1:9", 6, learned=(LearnedTime("v", 20.0, 0.5),))
+    for record in (teacher, verifier):
+        await mesh.registry.register(record)
+    peers = {peer.peer_id: peer for peer in (await mesh.stub.ListPeers(pb.ListPeersRequest())).peers}
+    assert (peers["v"].base_ms, peers["v"].row_ms, peers["v"].HasField("row_ms")) == (15.5, 0.0, True)
+    (learned,) = peers["t"].learned
+    assert (learned.peer_id, learned.base_ms, learned.row_ms) == ("v", 20.0, 0.5)
 
 
 async def test_a_verifier_with_another_tokenizer_is_named(mesh: Mesh) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from cosine.core.errors import Mismatch, Unavailable
 from cosine.store.connection import Store
-from cosine.store.registry import DRAINING, LOST, SERVING, PeerRecord, Registrar, Registry, RegistryTimes
+from cosine.store.registry import DRAINING, LOST, SERVING, LearnedTime, PeerRecord, Registrar, Registry, RegistryTimes
 
 QUICK = RegistryTimes(beat_s=0.02, lost_s=0.1, forget_s=0.3)
 DRAFTER = PeerRecord("drafter", "drafter-1", "127.0.0.1:5", incarnation=2**63 + 1, model_id="toy", vocab_size=257)
+TIME = LearnedTime("v", 15.5, 0.25)
 Views = AsyncIterator[tuple[PeerRecord, ...]]
 
 
@@ -32,6 +35,22 @@ async def test_a_registered_peer_is_listed_whole(store: Store) -> None:
     await registry.register(DRAFTER)
     assert await registry.peers() == await registry.peers("drafter") == (DRAFTER,)
     assert await registry.peers("verifier") == ()
+
+
+async def test_times_of_passes_are_listed_with_their_peer(store: Store) -> None:
+    registry = Registry(store)
+    measured = replace(DRAFTER, base_ms=0.5, row_ms=0.0, learned=(TIME, replace(TIME, peer_id="w")))
+    await registry.register(measured)
+    assert await registry.peers() == (measured,)
+
+
+async def test_a_record_of_a_later_release_is_read_without_what_is_new(store: Store) -> None:
+    registry = Registry(store)
+    await registry.register(DRAFTER)
+    peers = store.key("peers")
+    record = json.loads(await store.client.hget(peers, DRAFTER.peer_id))
+    await store.client.hset(peers, DRAFTER.peer_id, json.dumps({**record, "temper": "calm"}))
+    assert await registry.peers() == (DRAFTER,)
 
 
 async def test_peers_are_sorted_by_role_and_id(store: Store) -> None:
@@ -72,12 +91,12 @@ async def test_heartbeats_rebuild_a_registry_that_redis_lost(store: Store) -> No
 
 async def test_a_registrar_registers_drains_and_leaves(store: Store) -> None:
     registry = Registry(store)
-    registrar = Registrar(registry, replace(DRAFTER, address=""))
+    registrar = Registrar(registry, replace(DRAFTER, address=""), lambda: (TIME,))
     views = registry.watch("drafter")
     await until(views, [])
     running = asyncio.create_task(registrar.run("127.0.0.1:9", lambda: 4))
     (seen,) = await until(views, [SERVING])
-    assert (seen.address, seen.load) == ("127.0.0.1:9", 4)
+    assert (seen.address, seen.load, seen.learned) == ("127.0.0.1:9", 4, (TIME,))
     await registrar.drain()
     await until(views, [DRAINING])
     running.cancel()
@@ -99,15 +118,29 @@ async def test_a_registrar_whose_name_was_taken_ends(store: Store) -> None:
     await views.aclose()  # type: ignore[attr-defined]
 
 
-async def test_load_alone_is_no_change(store: Store) -> None:
-    registry = Registry(store, QUICK)
+@pytest.mark.parametrize("moved", [{"load": 9}, {"learned": (TIME,)}], ids=str)
+async def test_what_moves_all_the_time_is_no_change(
+    store: Store, moved: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(store, RegistryTimes(beat_s=0.01))
     await registry.register(DRAFTER)
     views = registry.watch()
     await until(views, [SERVING])
-    await registry.beat(replace(DRAFTER, load=9))
-    await registry.beat(replace(DRAFTER, load=9, state=DRAINING))
-    (seen,) = await until(views, [DRAINING])
-    assert seen.load == 9
+    read, looked = registry._read, asyncio.Event()
+
+    async def read_and_tell(role: str | None) -> tuple[bytes, tuple[PeerRecord, ...]]:
+        found = await read(role)
+        if found[1] == (replace(DRAFTER, **moved),):
+            looked.set()
+        return found
+
+    monkeypatch.setattr(registry, "_read", read_and_tell)
+    await registry.beat(replace(DRAFTER, **moved))
+    next_view = asyncio.ensure_future(anext(views))
+    async with asyncio.timeout(10):
+        await looked.wait()
+        await registry.beat(replace(DRAFTER, **moved, state=DRAINING))
+        assert await next_view == (replace(DRAFTER, **moved, state=DRAINING),)
     await views.aclose()  # type: ignore[attr-defined]
 
 

@@ -21,7 +21,8 @@ from cosine.engine.hf.loading import read_model, read_planes, read_windows, unsu
 from cosine.engine.hf.packing import pack
 from cosine.engine.hf.runner import Anatomy, Runner, StockRunner
 from cosine.engine.hf.slots import Slot
-from cosine.engine.hf.step import Span, Step
+from cosine.engine.hf.span import Span
+from cosine.engine.hf.step import Step
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": None}
 PROBE_TREE = TokenTree(token_ids=(5, 8, 9, 6, 5, 7), parents=(-1, -1, 0, 0, 1, 3))
@@ -102,7 +103,7 @@ def _difference(runner: Runner, expected: Tensor, dtype: torch.dtype) -> str | N
     slot = Slot(runner.planes, runner.kv_dtype, runner.device)
     with torch.inference_mode():
         for chain, tree in ((PROBE_CHAIN[:2], TokenTree()), (PROBE_CHAIN[2:], PROBE_TREE)):
-            step = Step([Span(slot, chain, tree)], runner.device, runner.kv_dtype)
+            step = Step([Span(slot, chain, tree)], runner.device, runner.mask_dtype)
             logits = runner.logits(step, step.asked_rows())
             slot.extend(chain, tree.token_ids)
     found = logits.float()[[0, *(1 + node for node in PROBE_PATH)]]

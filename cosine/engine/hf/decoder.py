@@ -19,7 +19,7 @@ from torch.linalg import vector_norm
 from torch.nn.functional import pad, silu
 from transformers import PreTrainedModel
 
-from cosine.engine.hf.attention import apart, joined
+from cosine.engine.hf.attention import Way, way_for
 from cosine.engine.hf.packing import ROWS_LEAST, Linear
 from cosine.engine.hf.runner import Anatomy
 from cosine.engine.hf.step import Step
@@ -83,14 +83,16 @@ class DecoderRunner:
         self.planes = anatomy.planes
         self.device = model.device
         self._dtype = model.dtype
-        self.kv_dtype = torch.float32 if self.device.type == "cpu" else self._dtype
+        self.mask_dtype = torch.float32 if self.device.type == "cpu" else self._dtype
+        self.kv_dtype = model.dtype
         eps = float(config.rms_norm_eps)
         trunk: Any = model.model
         head: Any = model.lm_head
         self._embedding: Tensor = trunk.embed_tokens.weight.detach()
         self._norm = Norm(trunk.norm.weight, eps)
         self._head = Linear([head.weight], [head.bias])
-        self._layers = [Layer(layer, index, anatomy, eps) for index, layer in enumerate(trunk.layers)]
+        way = way_for(self.device, self.planes)
+        self._layers = [Layer(layer, index, anatomy, eps, way) for index, layer in enumerate(trunk.layers)]
         self._angles = _angles(model, min(tokens_max, int(config.max_position_embeddings)))
         self._rows_least = ROWS_LEAST.get(self._dtype, 1) if self._head.packed else 1
 
@@ -100,6 +102,7 @@ class DecoderRunner:
         hidden = self._embedding.index_select(0, line[0]).float()
         angles = self._angles.index_select(0, line[1]).unsqueeze(1)
         for layer in self._layers:
+            step.before_layer()
             layer.run(hidden, angles, step)
         if rows is not None:
             hidden = hidden.index_select(0, rows)
@@ -109,15 +112,18 @@ class DecoderRunner:
             hidden = pad(hidden, (0, 0, 0, self._rows_least - hidden.shape[0]))
         return self._head(hidden)[:asked]
 
+    def embed(self, token_ids: Tensor) -> Tensor:
+        return self._embedding.index_select(0, token_ids)
+
 
 class Layer:
     """One decoder layer; adds to the residual `hidden` `[rows, hidden]` in place."""
 
-    def __init__(self, layer: Any, index: int, anatomy: Anatomy, eps: float) -> None:
+    def __init__(self, layer: Any, index: int, anatomy: Anatomy, eps: float, way: Way) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         plane = anatomy.planes[2 * index]
         self._heads = heads = Heads(attention.q_proj.out_features // plane.width, plane.heads, plane.width)
-        self._index, self._window = index, anatomy.windows[index]
+        self._index, self._window, self._way = index, anatomy.windows[index], way
         self._scaling = float(attention.scaling)
         self._before_attention = Norm(layer.input_layernorm.weight, eps)
         self._before_mlp = Norm(layer.post_attention_layernorm.weight, eps)
@@ -150,14 +156,10 @@ class Layer:
         if self._head_norm is not None:
             qk = self._head_norm(qk)
         pairs = torch.view_as_complex(qk.view(rows, turned, heads.width // 2, 2))
-        qk = torch.view_as_real(pairs * angles).view(rows, turned, heads.width).transpose(0, 1)
-        values = qkv[:, turned * heads.width :].view(rows, heads.keys, heads.width).transpose(0, 1)
-        for span in step.spans:
-            span.fresh[2 * self._index].copy_(qk[heads.queries :, span.start : span.end])
-            span.fresh[2 * self._index + 1].copy_(values[:, span.start : span.end])
-        way = apart if qkv.device.type == "cpu" else joined
-        seen = way(step, self._index, qk[: heads.queries, : step.row_count], self._scaling, self._window)
-        merged = seen.transpose(0, 1).reshape(step.row_count, -1).to(self._dtype)
+        qk = torch.view_as_real(pairs * angles).view(rows, turned, heads.width)
+        step.store(self._index, qk[:, heads.queries :], qkv[:, turned * heads.width :].view(rows, heads.keys, -1))
+        seen = self._way(step, self._index, qk[: step.row_count, : heads.queries], self._scaling, self._window)
+        merged = seen.reshape(step.row_count, -1).to(self._dtype)
         return merged if rows == step.row_count else pad(merged, (0, 0, 0, rows - step.row_count))
 
 

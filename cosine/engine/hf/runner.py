@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from cosine.engine.hf.attention import IMPLEMENTATION, SlotCache, install
+from cosine.engine.hf.attention import IMPLEMENTATION, SlotCache, install, way_for
 from cosine.engine.hf.slots import Plane
 from cosine.engine.hf.step import Step
 
@@ -28,10 +28,15 @@ class Runner(Protocol):
 
     planes: tuple[Plane, ...]
     kv_dtype: torch.dtype
+    mask_dtype: torch.dtype
     device: torch.device
 
     def logits(self, step: Step, rows: Tensor | None) -> Tensor:
         """Logits `[rows, vocab]` of the given rows of the packed line, of all where None. Fills the slots."""
+        ...
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """Input embeddings `[tokens, hidden]`, in any float type."""
         ...
 
 
@@ -41,12 +46,13 @@ class StockRunner:
     def __init__(self, model: PreTrainedModel, anatomy: Anatomy, own: bool) -> None:
         self._model = model
         self._own = own
-        self._cache = SlotCache(anatomy.windows, joins=not own)
+        self._cache = SlotCache(anatomy.windows, way_for(model.device, anatomy.planes), joins=not own)
         self.planes = anatomy.planes
         self.device = model.device
         self._layer_types: Sequence[str] | None = getattr(model.config.get_text_config(), "layer_types", None)
         on_cpu = model.device.type == "cpu"
-        self.kv_dtype = torch.float32 if own and on_cpu else model.dtype
+        self.mask_dtype = torch.float32 if own and on_cpu else model.dtype
+        self.kv_dtype = model.dtype
         if own:
             install(model, self._cache)
             model.set_attn_implementation(IMPLEMENTATION)
@@ -67,6 +73,10 @@ class StockRunner:
         result: Tensor = output.logits[0]
         return result
 
+    def embed(self, token_ids: Tensor) -> Tensor:
+        embeddings: Tensor = self._model.get_input_embeddings()(token_ids)
+        return embeddings
+
     def _stock_mask(self, step: Step) -> Any:
         """One additive mask `[1, 1, rows, length]`, or one per layer type where the model has several."""
         windows = self._cache.windows
@@ -76,7 +86,7 @@ class StockRunner:
 
 
 def _four_axes(step: Step, window: int | None) -> Tensor:
-    mask = step.joint_mask(window)
+    mask = step.masks.joint(window)
     if mask is None:
-        return torch.zeros((1, 1, 1, step.spans[0].length), dtype=step.mask_dtype, device=step.device)
+        return torch.zeros((1, 1, 1, step.length_sum), dtype=step.mask_dtype, device=step.device)
     return mask[None, None]

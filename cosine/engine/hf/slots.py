@@ -18,7 +18,7 @@ ROWS_FIRST = 128
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """Shape of one cached tensor of one layer: `[heads, rows, width]`."""
+    """Shape of one cached tensor of one layer: `[rows, heads, width]`, so that what a pass reads lies in one piece."""
 
     heads: int
     width: int
@@ -38,7 +38,7 @@ class Slot:
         self.blocks: list[Tensor] = [self._empty(plane, members, 0) for plane, members in self._groups.items()]
 
     def _empty(self, plane: Plane, members: Sequence[int], rows: int) -> Tensor:
-        return torch.empty((len(members), plane.heads, rows, plane.width), dtype=self._dtype, device=self._device)
+        return torch.empty((len(members), rows, plane.heads, plane.width), dtype=self._dtype, device=self._device)
 
     def reserve(self, rows: int) -> None:
         """Makes room for `rows`, keeping those of the sequence."""
@@ -48,16 +48,16 @@ class Slot:
         used = len(self.tokens)
         for index, (plane, members) in enumerate(self._groups.items()):
             block = self._empty(plane, members, self.capacity)
-            block[:, :, :used].copy_(self.blocks[index][:, :, :used])
+            block[:, :used].copy_(self.blocks[index][:, :used])
             self.blocks[index] = block
 
     def rows(self, start: int, end: int) -> list[Tensor]:
-        """Views `[heads, end - start, width]` of every plane, in the order of `planes`."""
+        """Views `[end - start, heads, width]` of every plane, in the order of `planes`."""
         if len(self.blocks) == 1:
-            return list(self.blocks[0][:, :, start:end].unbind(0))
+            return list(self.blocks[0][:, start:end].unbind(0))
         views: list[Tensor] = [self.blocks[0]] * len(self._planes)
         for block, members in zip(self.blocks, self._groups.values(), strict=True):
-            for member, view in zip(members, block[:, :, start:end].unbind(0), strict=True):
+            for member, view in zip(members, block[:, start:end].unbind(0), strict=True):
                 views[member] = view
         return views
 
@@ -72,7 +72,7 @@ class Slot:
         if any(node != place for place, node in enumerate(nodes)):
             source = torch.tensor([first + node for node in nodes], device=self.blocks[0].device)
             for block in self.blocks:
-                block[:, :, first : first + len(nodes)] = block.index_select(2, source)
+                block[:, first : first + len(nodes)] = block.index_select(1, source)
         self.tokens.extend(self.tree_tokens[node] for node in nodes)
         self.tree_tokens = ()
 

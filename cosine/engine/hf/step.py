@@ -1,107 +1,54 @@
-"""One forward pass as arrays: which rows run, where they stand, what they see and where they are cached.
+"""One forward pass as arrays: all rows of all sessions in one packed line, where they are cached, what they see.
 
-All rows of all sessions lie in one packed line `[1, rows]`, so that linear layers waste nothing on padding. A span is
-one session's part of that line: tokens in a row, then the nodes of a tree below the last of them. Knows trees and
-slots, not models.
+The line is `[1, rows]`, so that linear layers waste nothing on padding; a span is one session's part of it: tokens in a
+row, then the nodes of a tree below the last of them. Knows spans, not models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from cosine.core.tree import EMPTY, TokenTree, ancestor_mask, depths
-from cosine.engine.hf.slots import Slot
-
-ALIGNMENT = 8
-
-
-@dataclass(slots=True)
-class Span:
-    """New rows of one session behind the `base` rows that its slot holds."""
-
-    slot: Slot
-    token_ids: Sequence[int]
-    tree: TokenTree = EMPTY
-    base: int = field(init=False)
-    start: int = field(init=False, default=0)
-    stored: list[Tensor] = field(init=False, default_factory=list)
-    fresh: list[Tensor] = field(init=False, default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.base = len(self.slot.tokens)
-
-    @property
-    def row_count(self) -> int:
-        return len(self.token_ids) + len(self.tree)
-
-    @property
-    def end(self) -> int:
-        return self.start + self.row_count
-
-    @property
-    def length(self) -> int:
-        """Rows of the slot that the span's rows may see, their own included."""
-        return self.base + self.row_count
-
-    def bind(self, start: int) -> None:
-        """Fixes the span's place in the packed line and its views of the slot: all rows, and the new ones."""
-        self.start = start
-        self.slot.reserve(self.length)
-        self.stored = self.slot.rows(0, self.length)
-        self.fresh = self.slot.rows(self.base, self.length)
-
-    def positions(self) -> list[int]:
-        """Absolute position of every row; nodes stand at the root's position plus their depth."""
-        root = self.base + len(self.token_ids) - 1
-        return [*range(self.base, root + 1), *(root + depth for depth in depths(self.tree))]
-
-    def plain(self, window: int | None) -> bool:
-        """True where every row sees all of the slot's rows, so that no mask is needed."""
-        return self.row_count == 1 and (window is None or self.length <= window)
-
-    def visible(self, window: int | None) -> NDArray[np.bool_]:
-        """`[rows, length]`: true where a row sees a cached row. A window counts the row itself."""
-        count, chain = self.row_count, len(self.token_ids)
-        seen = np.ones((count, self.length), dtype=np.bool_)
-        inner = seen[:, self.base :]
-        inner[:chain] = np.tri(chain, count, dtype=np.bool_)
-        if len(self.tree):
-            inner[chain:, chain:] = ancestor_mask(self.tree)[1:, 1:]
-        if window is not None and self.length > window:
-            positions = np.asarray(self.positions())
-            stored = np.concatenate([np.arange(self.base), positions])
-            seen &= positions[:, None] - stored[None, :] < window
-        return seen
+from cosine.engine.base import Stopped
+from cosine.engine.hf.masks import Masks
+from cosine.engine.hf.span import Span
 
 
 class Step:
-    """A forward pass over spans of different sessions, its tensors on the device; masks are made once each.
+    """A forward pass over spans of different sessions, its tensors on the device; masks of `mask_dtype`.
 
-    `line` `[2, rows]` holds token ids and positions.
+    `line` `[2, rows]` holds token ids and positions. `stop` is asked before every layer.
     """
 
-    def __init__(self, spans: Sequence[Span], device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        spans: Sequence[Span],
+        device: torch.device,
+        mask_dtype: torch.dtype,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
+        self._stop = stop
         self.spans = spans
         self.device = device
-        self.mask_dtype = dtype
-        self._masks: dict[tuple[int, int | None, int], Tensor | None] = {}
-        start = 0
-        for span in spans:
-            span.bind(start)
-            start = span.end
-        self.row_count = start
+        self.masks = Masks(spans, device, mask_dtype)
+        self.mask_dtype = mask_dtype
         ids: list[int] = []
         positions: list[int] = []
         for span in spans:
+            span.bind(len(ids))
             ids += [*span.token_ids, *span.tree.token_ids]
             positions += span.positions()
+        self.row_count = len(ids)
+        self.row_counts = [span.row_count for span in spans]
+        self.length_sum = sum(span.length for span in spans)
         self.line = torch.tensor([ids, positions], device=device)
+
+    def before_layer(self) -> None:
+        """Raises Stopped where nobody wants the step any more."""
+        if self._stop is not None and self._stop():
+            raise Stopped
 
     def asked_rows(self) -> Tensor | None:
         """Rows of the packed line that logits are wanted for (roots and nodes), or None where all are."""
@@ -116,34 +63,17 @@ class Step:
         """The last row of the packed line, for passes whose logits nobody wants."""
         return torch.tensor([self.row_count - 1], device=self.device)
 
-    def mask(self, index: int, window: int | None, repeats: int = 1) -> Tensor | None:
-        """Additive mask `[repeats * rows, length]` of one span, or None where its rows see everything."""
-        key = (index, window, repeats)
-        if key not in self._masks:
-            span = self.spans[index]
-            self._masks[key] = None if span.plain(window) else self._additive(span.visible(window), repeats)
-        return self._masks[key]
-
-    def joint_mask(self, window: int | None, repeats: int = 1) -> Tensor | None:
-        """Additive mask `[repeats * rows, sum of lengths]` of the whole line, blocks of sessions on the diagonal."""
+    def store(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Writes a layer's new rows, `[rows, heads, width]` each, into the slots; there may be rows of padding."""
         if len(self.spans) == 1:
-            return self.mask(0, window, repeats)
-        key = (-1, window, repeats)
-        if key not in self._masks:
-            seen = np.zeros((self.row_count, sum(span.length for span in self.spans)), dtype=np.bool_)
-            column = 0
-            for span in self.spans:
-                seen[span.start : span.end, column : column + span.length] = span.visible(window)
-                column += span.length
-            self._masks[key] = self._additive(seen, repeats)
-        return self._masks[key]
+            self.spans[0].fresh[2 * layer].copy_(keys[: self.row_count])
+            self.spans[0].fresh[2 * layer + 1].copy_(values[: self.row_count])
+            return
+        into = [span.fresh[2 * layer] for span in self.spans] + [span.fresh[2 * layer + 1] for span in self.spans]
+        parts = [part for rows in (keys, values) for part in rows[: self.row_count].split_with_sizes(self.row_counts)]
+        torch._foreach_copy_(into, parts)
 
-    def _additive(self, seen: NDArray[np.bool_], repeats: int) -> Tensor:
-        """0 where seen, the lowest number elsewhere; rows aligned in memory as fused kernels want them."""
-        rows, columns = seen.shape
-        padded = np.full(
-            (rows, -(-columns // ALIGNMENT) * ALIGNMENT), torch.finfo(self.mask_dtype).min, dtype=np.float32
-        )
-        padded[:, :columns][seen] = 0.0
-        mask = torch.from_numpy(padded).to(device=self.device, dtype=self.mask_dtype)
-        return (mask.repeat(repeats, 1) if repeats > 1 else mask)[:, :columns]
+    def joined(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of all sessions one after the other, `[sum of lengths, heads, width]` each."""
+        first, second = ([span.stored[plane] for span in self.spans] for plane in (2 * layer, 2 * layer + 1))
+        return (first[0], second[0]) if len(first) == 1 else (torch.cat(first), torch.cat(second))

@@ -1,0 +1,123 @@
+"""`python -m bench.paper`: all strategies on the real mesh, at the speed of the paper's hardware, for the same money.
+
+Real processes, gRPC and Redis; the test bed's small models decide what is accepted; every forward pass and message
+takes the profile's time, in slow motion. Cells are kept as they are measured; a second call goes on where the first
+was stopped. A strategy is a preset, or a preset with knobs: cosine:lookahead=0,calibrated=no
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bench.paper.ablations import ABLATIONS, WHOLE, legend, loads_of
+from bench.paper.cells import Cell, CellFile, CellKey
+from bench.paper.loads import DEFAULT_LOADS, parse_load
+from bench.paper.plots import draw
+from bench.paper.report import Report
+from bench.paper.runner import Entrant, Extent, Runner
+from cosine.cli.meshfile import PROJECT_ROOT
+from cosine.cli.supervisor import interrupt_main_task
+from cosine.core.errors import MeshError
+from cosine.core.strategy import PRESETS
+from cosine.sim.profile import Profile, read_profile
+
+PROFILES = PROJECT_ROOT / "bench" / "profiles"
+RESULTS = PROJECT_ROOT / "build" / "paper"
+CELLS = "cells.jsonl"
+TABLE_WIDTH = 130  # where output goes to a file there is no terminal to ask
+ABLATION_LOADS = ("closed-1", "closed-8")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Options of the comparison."""
+    parser = argparse.ArgumentParser(prog="python -m bench.paper", description=__doc__)
+    parser.add_argument("--profile", default="paper-70b", help="a profile of bench/profiles, or a file (paper-70b)")
+    parser.add_argument("--presets", nargs="+", metavar="STRATEGY", help="strategies (all presets)")
+    parser.add_argument("--loads", nargs="+", metavar="LOAD", help=f"loads ({' '.join(DEFAULT_LOADS)})")
+    parser.add_argument("--ablations", action="store_true", help="cosine without one part after the other, instead")
+    parser.add_argument("--tokens", type=int, default=64, help="new tokens per request (64)")
+    parser.add_argument("--prompts", type=int, default=1, help="held-out prompts per domain in closed loops (1)")
+    parser.add_argument("--open-s", type=float, default=5.0, help="seconds of arrivals, in the profile's time (5)")
+    parser.add_argument("--runs", type=int, default=1, help="runs over which medians are taken (1)")
+    parser.add_argument("--time-scale", type=float, help="how slow the motion is (the profile's)")
+    parser.add_argument("--cell-timeout-s", type=float, default=600.0, help="a cell is given up after so long (600)")
+    parser.add_argument("--out", type=Path, help="folder of cells, report and plots (build/paper/PROFILE)")
+    parser.add_argument("--again", action="store_true", help="measure also what has been measured")
+    return parser.parse_args(arguments)
+
+
+def entrants(options: argparse.Namespace) -> list[Entrant]:
+    """Who is measured under which loads. Raises BadRequest where a load is unknown."""
+    if options.ablations:
+        names = tuple(options.loads or ABLATION_LOADS)
+        return [Entrant(part.strategy, tuple(map(parse_load, loads_of(part, names))), park=WHOLE) for part in ABLATIONS]
+    loads = tuple(map(parse_load, options.loads or DEFAULT_LOADS))
+    return [Entrant(strategy, loads) for strategy in options.presets or PRESETS]
+
+
+async def measure(
+    options: argparse.Namespace, profile: Profile, work: list[Entrant], out: Path, console: Console
+) -> list[Cell]:
+    """All cells that were asked for, in that order; measures those that are missing."""
+    interrupt_main_task()
+    time_scale = options.time_scale or profile.time_scale
+    extent = Extent(options.tokens, options.prompts, options.open_s, time_scale, options.cell_timeout_s)
+    cells: dict[CellKey, Cell] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("starting", total=options.runs * sum(len(entrant.loads) for entrant in work))
+
+        def note(cell: Cell) -> None:
+            cells[cell.key] = cell
+            progress.update(bar, advance=1, description=f"{cell.key.strategy}, {cell.key.load}")
+
+        runner = Runner(profile, extent, CellFile(out / CELLS), note)
+        await runner.run(work, options.runs, options.again)
+        keys = [
+            runner.key(entrant, load, run) for entrant in work for load in entrant.loads for run in range(options.runs)
+        ]
+    return [cells[key] for key in keys]
+
+
+def profile_path(name: str) -> Path:
+    """A profile of the project by name, or any file."""
+    ours = PROFILES / f"{name}.yaml"
+    return ours if ours.is_file() else Path(name)
+
+
+def main() -> int:
+    """Measures, prints, writes, draws. Exit status 1 where nothing could be measured, 130 where it was stopped."""
+    options = parse_arguments()
+    console = Console()
+    console.width = max(console.width, TABLE_WIDTH)
+    try:
+        profile = read_profile(profile_path(options.profile))
+        work = entrants(options)
+        out = options.out or RESULTS / profile.name
+        report = Report(asyncio.run(measure(options, profile, work, out, console)))
+    except MeshError as error:
+        console.print(error.message, highlight=False, markup=False)
+        return 1
+    except asyncio.CancelledError:
+        console.print("stopped; what has been measured is kept, the same command goes on")
+        return 130
+    for table in report.tables():
+        console.print(table)
+    for line in [*report.notes(), *(legend() if options.ablations else ())]:
+        console.print(line, highlight=False, markup=False)
+    name = "ablations" if options.ablations else "report"
+    (out / f"{name}.json").write_text(json.dumps(report.as_json(), indent=1) + "\n")
+    drawn = draw(report, f"{profile.name}, {options.tokens} tokens per request", out / name)
+    console.print(f"written: {out / name}.json, {len(drawn)} pictures in {out / name}", highlight=False)
+    return 0 if any(cell.figures for cell in report.cells) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Strategies times loads on one park of machines: what `make sim` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cosine.core.strategy import parse
+from cosine.sim.library import Library
+from cosine.sim.load import CLOSED_LOADS, OPEN_LOADS, Load, closed_load, open_load
+from cosine.sim.outcome import Row, run
+from cosine.sim.profile import Profile, equal_cost
+from cosine.sim.recording import Variant, read_recording
+
+REQUESTS_MIN = 24
+REQUESTS_PER_CLIENT = 3
+LOAD_NAMES = (*(f"closed-{count}" for count in CLOSED_LOADS), *(f"poisson-{name}" for name in OPEN_LOADS))
+ABLATIONS = (
+    "cosine",
+    "cosine:calibrated=no",
+    "cosine:lookahead=0",
+    "cosine:length=fixed",
+    "cosine:batching=continuous",
+    "cosine:priors=no",
+    "cosine:cooperation=merged,fusion_interval=1",
+    "cosine:cooperation=single,drafter_count=1",
+    "cosine:choice=all,drafter_count=5",
+    "cosine:reading=fork",
+)
+SAMPLED_ABLATIONS = (*ABLATIONS, "cosine:shared_noise=no")  # greedy drafting needs no noise
+
+
+def read_library(folder: Path, temperature: float) -> Library:
+    """The recordings of greedy texts, or of texts at temperature 1."""
+    if temperature == 0.0:
+        return Library(read_recording(folder, Variant.GREEDY))
+    return Library(read_recording(folder, Variant.SHARED), read_recording(folder, Variant.UNSHARED))
+
+
+def load_named(name: str, profile: Profile) -> Load:
+    """`closed-CLIENTS`, or `poisson-` low, high or fluctuating. Raises ValueError."""
+    kind, _, which = name.partition("-")
+    if kind == "closed" and which.isdigit() and int(which):
+        return closed_load(int(which), max(REQUESTS_MIN, REQUESTS_PER_CLIENT * int(which)))
+    if kind == "poisson" and which in OPEN_LOADS:
+        return open_load(which, profile, REQUESTS_PER_CLIENT * 16)
+    raise ValueError(f"there is no load {name!r}; the loads are {', '.join(LOAD_NAMES)}, and closed-N for any N")
+
+
+def table(
+    profile: Profile,
+    library: Library,
+    strategies: Sequence[str],
+    loads: Sequence[Load],
+    same_cost: bool,
+    note: Callable[[Row], None],
+) -> list[Row]:
+    """All rows, load by load; `note` hears of each as it is done. With `same_cost` every strategy gets the park that
+    the money of the whole profile buys it."""
+    rows = []
+    for load in loads:
+        for strategy in strategies:
+            park = equal_cost(profile, parse(strategy)) if same_cost else profile
+            rows.append(run(park, library, strategy, load)[0])
+            note(rows[-1])
+    return rows

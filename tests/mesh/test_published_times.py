@@ -1,0 +1,39 @@
+"""Times of forward passes, as the peers of a running mesh publish them: measured at start-up, then learned."""
+
+from __future__ import annotations
+
+import pytest
+from generations import Asking, eventually
+from plain import DRAFTERS, TARGET
+
+from cosine.cli.meshfile import MeshSpec
+from cosine.cli.supervisor import Mesh
+from cosine.client import AsyncClient
+
+PACE_MS, DRAFTER_PACE_MS = 4.0, 1.0
+DRAFTER = {"d0": DRAFTERS["d0"]}
+
+
+async def test_peers_publish_what_they_measured_and_the_scheduler_what_it_learned() -> None:
+    paces = {"pace": f"{PACE_MS:g}", "drafter_pace": f"{DRAFTER_PACE_MS:g}"}
+    spec = MeshSpec(target=TARGET, drafters=DRAFTER, gateway="127.0.0.1:0", **paces)
+    async with Mesh(spec) as mesh, AsyncClient(mesh.gateway_address) as client:
+        await Asking(client).one("Measured. ", max_new_tokens=20, ignore_eos=True)
+        peers = {peer.peer_id: peer for peer in await client.peers()}
+        for name, pace_ms in (("verifier", PACE_MS), ("d0", DRAFTER_PACE_MS)):
+            base_ms, row_ms = peers[name].base_ms, peers[name].row_ms
+            assert base_ms is not None
+            assert row_ms is not None
+            assert base_ms + 16 * row_ms >= pace_ms
+        assert peers["gateway"].base_ms is None
+
+        async def learned() -> bool:
+            (scheduler,) = [peer for peer in await client.peers() if peer.role == "scheduler"]
+            return [entry.peer_id for entry in scheduler.learned] == ["verifier"]
+
+        await eventually(learned, "the scheduler publishes what it learned of the verifier")
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_toys_at_full_speed_publish_no_times(client: AsyncClient) -> None:
+    assert {(peer.base_ms, peer.row_ms) for peer in await client.peers()} == {(None, None)}

@@ -1,0 +1,224 @@
+"""Cancelling at the desk: what waits is dropped, what runs is given up, what others wait for goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from cosine.core.errors import Full
+from cosine.core.tree import chain
+from cosine.engine.base import Engine, EngineLimits, Segment
+from cosine.engine.drafting import DraftItem, DraftResult, draft
+from cosine.engine.drafting import cancelled as cancelled_draft
+from cosine.engine.toy import ToyEngine, ToyLogits
+from cosine.engine.verifying import Status, Verdict, VerifyItem, cancelled, verify
+from cosine.peer.desk import Cancelling, Closing, Codec, Desk, DeskStream, Work
+from cosine.rpc.hello import Bounds
+
+DEADLINE_S = 10.0
+
+Answer = tuple[int, Sequence[Verdict]]
+DraftAnswer = tuple[int, Sequence[DraftResult]]
+
+
+class Watched(ToyEngine):
+    """A toy whose passes are written down; each waits until it is let go, and is then asked whether to stop."""
+
+    def __init__(self) -> None:
+        super().__init__("toy:seed=1", "", EngineLimits(sessions_max=4))
+        self.passes: list[list[str]] = []
+        self.entered = threading.Semaphore(0)
+        self.let_go = threading.Semaphore(0)
+
+    def forward(self, segments: Sequence[Segment], stop: Callable[[], bool] | None = None) -> ToyLogits:
+        self.passes.append([segment.session_id for segment in segments])
+        self.entered.release()
+        assert self.let_go.acquire(timeout=DEADLINE_S)
+        return super().forward(segments, stop)
+
+
+class Answers(asyncio.Queue[tuple[int, Sequence[Verdict]]]):
+    """An outbox that keeps what it is given."""
+
+    def send(self, message: Answer) -> None:
+        self.put_nowait(message)
+
+    async def next(self) -> tuple[int, list[Status]]:
+        """Id and statuses of the next answer."""
+        async with asyncio.timeout(DEADLINE_S):
+            work_id, results = await self.get()
+        return work_id, [result.status for result in results]
+
+
+class Bench:
+    """A verifier's or a drafter's desk at work, on an engine that runs a pass when the test says so."""
+
+    def __init__(self, drafts: bool) -> None:
+        self.engine = Watched()
+        self.seen: list[tuple[int, float]] = []
+        codec = Codec(lambda message: message, lambda work_id, results, _: (work_id, results), cancelled)
+        if drafts:
+            drafting = Codec(codec.parse, codec.answer, cancelled_draft)
+            self.desk: Desk = Desk(self.engine, draft, drafting, self._observe)  # type: ignore[type-arg]
+        else:
+            self.desk = Desk(self.engine, compute, codec, self._observe)
+
+    def stream(self, credit_count: int = 8) -> tuple[DeskStream, Answers]:  # type: ignore[type-arg]
+        answers = Answers()
+        return self.desk.open_stream(answers, Bounds(credits=credit_count, batch_max=8)), answers  # type: ignore[arg-type]
+
+    async def entered(self) -> None:
+        """Returns once the engine has begun a pass."""
+        assert await asyncio.to_thread(self.engine.entered.acquire, timeout=DEADLINE_S)
+
+    def go_on(self, pass_count: int = 1) -> None:
+        self.engine.let_go.release(pass_count)
+
+    def _observe(self, items: Sequence[object], _results: Sequence[object], seconds: float) -> None:
+        self.seen.append((len(items), seconds))
+
+
+def compute(engine: Engine, items: Sequence[VerifyItem], unwanted: Callable[[str], bool]) -> list[Verdict]:
+    return verify(engine, items, lambda: all(unwanted(item.session_id) for item in items))
+
+
+@asynccontextmanager
+async def working(drafts: bool = False) -> AsyncIterator[Bench]:
+    bench = Bench(drafts)
+    task = asyncio.create_task(bench.desk.work())
+    yield bench
+    task.cancel()
+
+
+def work(work_id: int, *session_ids: str) -> Work[VerifyItem]:
+    return Work(work_id, tuple(VerifyItem(session_id, 0, (1, 2), chain([5])) for session_id in session_ids))
+
+
+async def test_work_that_waits_is_dropped_and_answered_at_once() -> None:
+    async with working() as bench:
+        stream, answers = bench.stream()
+        stream.on_message(work(1, "a"))
+        await bench.entered()
+        stream.on_message(work(2, "b", "c"))
+        stream.on_message(Cancelling((2,)))
+        assert await answers.next() == (2, [Status.CANCELLED, Status.CANCELLED])
+        assert bench.seen == [(2, 0.0)]
+        bench.go_on()
+        assert await answers.next() == (1, [Status.OK])
+        assert bench.engine.passes == [["a"]]
+
+
+async def test_dropped_work_gives_its_credit_back() -> None:
+    async with working() as bench:
+        stream, answers = bench.stream(credit_count=2)
+        stream.on_message(work(1, "a"))
+        await bench.entered()
+        for work_id in (2, 3, 4):
+            stream.on_message(work(work_id, "b"))
+            stream.on_message(Cancelling((work_id,)))
+            assert await answers.next() == (work_id, [Status.CANCELLED])
+        stream.on_message(work(5, "b"))
+        with pytest.raises(Full):
+            stream.on_message(work(6, "b"))
+        bench.go_on(2)
+
+
+async def test_a_pass_stops_once_all_that_runs_in_it_is_cancelled_and_the_session_goes_on_from_its_base() -> None:
+    async with working() as bench:
+        stream, answers = bench.stream()
+        stream.on_message(work(1, "a"))
+        bench.go_on()
+        assert await answers.next() == (1, [Status.OK])
+        await bench.entered()
+        stream.on_message(Work(2, (VerifyItem("a", 2, (7, 8)),)))
+        await bench.entered()
+        stream.on_message(Cancelling((2,)))
+        stream.on_message(Work(3, (VerifyItem("a", 2, (9,)),)))
+        bench.go_on(2)
+        assert await answers.next() == (2, [Status.CANCELLED])
+        assert await answers.next() == (3, [Status.OK])
+        assert list(bench.engine.tokens("a")) == [1, 2, 9]
+
+
+async def test_a_pass_that_somebody_else_waits_for_runs_to_its_end() -> None:
+    async with working() as bench:
+        stream, answers = bench.stream()
+        other, others = bench.stream()
+        stream.on_message(work(1, "a"))
+        other.on_message(work(1, "b"))
+        await bench.entered()
+        stream.on_message(Cancelling((1,)))
+        bench.go_on()
+        assert await answers.next() == (1, [Status.OK])
+        assert await others.next() == (1, [Status.OK])
+        assert bench.engine.passes == [["a", "b"]]
+
+
+async def test_work_of_another_stream_with_the_same_id_is_left_alone() -> None:
+    async with working() as bench:
+        stream, answers = bench.stream()
+        other, others = bench.stream()
+        stream.on_message(work(1, "a"))
+        await bench.entered()
+        stream.on_message(work(2, "b"))
+        other.on_message(Cancelling((1, 2)))
+        bench.go_on(2)
+        assert await answers.next() == (1, [Status.OK])
+        assert await answers.next() == (2, [Status.OK])
+        assert others.empty()
+
+
+async def test_cancelling_what_is_done_or_unknown_changes_nothing() -> None:
+    async with working() as bench:
+        stream, answers = bench.stream()
+        stream.on_message(work(1, "a"))
+        bench.go_on(2)
+        assert await answers.next() == (1, [Status.OK])
+        stream.on_message(Cancelling((1, 99)))
+        stream.on_message(Work(2, (VerifyItem("a", 2, (9,)),)))
+        assert await answers.next() == (2, [Status.OK])
+
+
+async def test_closings_between_dropped_work_stay() -> None:
+    async with working() as bench:
+        stream, answers = bench.stream()
+        stream.on_message(work(1, "a"))
+        await bench.entered()
+        stream.on_message(work(2, "b"))
+        stream.on_message(Closing(("a",)))
+        stream.on_message(Cancelling((1, 2)))
+        bench.go_on()
+        assert await answers.next() == (2, [Status.CANCELLED])
+        assert await answers.next() == (1, [Status.CANCELLED])
+        stream.on_message(Work(3, (VerifyItem("a", 1, (1,)),)))
+        assert await answers.next() == (3, [Status.CACHE_MISS])
+
+
+async def test_a_drafter_drops_cancelled_sessions_before_the_next_pass_and_grows_the_others() -> None:
+    async with working(drafts=True) as bench:
+        stream, answers = bench.stream()
+        stream.on_message(Work(1, (DraftItem("a", 0, (1, 2), step_count=3),)))
+        stream.on_message(Work(2, (DraftItem("b", 0, (1, 2), step_count=3),)))
+        await bench.entered()
+        stream.on_message(Cancelling((1,)))
+        bench.go_on(3)
+        async with asyncio.timeout(DEADLINE_S):
+            (_, (stopped,)), (_, (whole,)) = await answers.get(), await answers.get()
+        assert bench.engine.passes == [["a", "b"], ["b"], ["b"]]
+        assert (stopped.status, len(stopped.tree)) == (Status.CANCELLED, 1)  # type: ignore[attr-defined]
+        assert (whole.status, len(whole.tree)) == (Status.OK, 3)  # type: ignore[attr-defined]
+
+
+async def test_a_drafter_that_serves_nobody_any_more_stops_at_once() -> None:
+    async with working(drafts=True) as bench:
+        stream, answers = bench.stream()
+        stream.on_message(Work(1, (DraftItem("a", 0, (1, 2), step_count=5),)))
+        await bench.entered()
+        stream.on_message(Cancelling((1,)))
+        bench.go_on()
+        assert await answers.next() == (1, [Status.CANCELLED])
+        assert len(bench.engine.passes) == 1

@@ -1,0 +1,136 @@
+"""What a desk does while nobody asks: piece by piece, on the engine's thread, and never long in anybody's way."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from cosine.engine.base import Engine, EngineLimits
+from cosine.engine.drafting import DraftItem, DraftResult, cancelled
+from cosine.engine.running_ahead import RunningAhead, best_path
+from cosine.engine.toy import ToyEngine
+from cosine.peer.desk import Closing, Codec, Desk, Work
+from cosine.rpc.hello import Bounds
+
+DEADLINE_S = 10.0
+CODEC = Codec(lambda message: message, lambda work_id, results, _: (work_id, results), cancelled)
+TOY = "toy:seed=1,own=7,skill=0.8"
+
+
+class Answers(asyncio.Queue[tuple[int, Sequence[DraftResult]]]):
+    """An outbox that keeps what it is given."""
+
+    def send(self, message: tuple[int, Sequence[DraftResult]]) -> None:
+        self.put_nowait(message)
+
+    async def next(self) -> tuple[int, Sequence[DraftResult]]:
+        async with asyncio.timeout(DEADLINE_S):
+            return await self.get()
+
+
+class Pieces:
+    """Idle work of so many pieces; each lasts until a job comes or the test ends it."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+        self.log: list[str] = []
+        self.begun = threading.Semaphore(0)
+        self.ends = threading.Event()
+        self.thread = 0
+
+    def __call__(self, stop: Callable[[], bool]) -> bool:
+        self.thread = threading.get_ident()
+        if not self.left:
+            self.log.append("nothing left")
+            self.begun.release()
+            return False
+        self.begun.release()
+        while not stop() and not self.ends.is_set():
+            self.ends.wait(0.001)
+        self.left -= 1
+        self.log.append("interrupted" if stop() else "done")
+        return True
+
+    def compute(self, engine: Engine, items: Sequence[DraftItem], _stop: Callable[[str], bool]) -> list[DraftResult]:
+        self.log.append("job")
+        return [cancelled(item) for item in items]
+
+    async def began(self) -> None:
+        assert await asyncio.to_thread(self.begun.acquire, timeout=DEADLINE_S)
+
+
+Bench = Desk[DraftItem, DraftResult]
+
+
+@asynccontextmanager
+async def working(desk: Bench) -> AsyncIterator[Answers]:
+    task = asyncio.create_task(desk.work())
+    yield Answers()
+    task.cancel()
+
+
+def toy() -> ToyEngine:
+    return ToyEngine(TOY, "", EngineLimits(sessions_max=4))
+
+
+def step(work_id: int, base_length: int = 0, *token_ids: int) -> Work[DraftItem]:
+    return Work(work_id, (DraftItem("a", base_length, token_ids or (1, 2), run_ahead=True),))
+
+
+async def test_a_job_ends_the_idle_piece_under_way_and_the_rest_follows_it() -> None:
+    pieces = Pieces(2)
+    desk = Desk(toy(), pieces.compute, CODEC, lambda *_: None, pieces)
+    async with working(desk) as answers:
+        stream = desk.open_stream(answers, Bounds())  # type: ignore[arg-type]
+        stream.on_message(step(1))
+        await answers.next()
+        await pieces.began()
+        stream.on_message(step(2))
+        assert (await answers.next())[0] == 2
+        await pieces.began()
+        pieces.ends.set()
+        await pieces.began()
+    assert pieces.log == ["job", "interrupted", "job", "done", "nothing left"]
+    assert pieces.thread != threading.get_ident()
+
+
+async def test_nothing_is_done_unasked_before_the_first_job() -> None:
+    pieces = Pieces(1)
+    desk = Desk(toy(), pieces.compute, CODEC, lambda *_: None, pieces)
+    async with working(desk) as answers:
+        stream = desk.open_stream(answers, Bounds())  # type: ignore[arg-type]
+        stream.on_message(step(1))
+        await pieces.began()
+    assert pieces.log[0] == "job"
+
+
+async def test_a_drafter_that_runs_ahead_answers_from_idle_time_and_forgets_with_the_session() -> None:
+    engine = toy()
+    ahead = RunningAhead(engine)
+    rested = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def idle(stop: Callable[[], bool]) -> bool:
+        more = ahead.idle(stop)
+        if not more:
+            loop.call_soon_threadsafe(rested.set)
+        return more
+
+    desk: Bench = Desk(ahead.engine, lambda _, items, stop: ahead.draft(items, stop), CODEC, lambda *_: None, idle)
+    async with working(desk) as answers, asyncio.timeout(DEADLINE_S):
+        stream = desk.open_stream(answers, Bounds())  # type: ignore[arg-type]
+        stream.on_message(step(1))
+        (first,) = (await answers.next())[1]
+        await rested.wait()
+        assert (ahead.pass_count, ahead.skipped_count) == (1, 0)
+        rested.clear()
+        stream.on_message(step(2, 2, *best_path(first.tree)))
+        await answers.next()
+        assert ahead.skipped_count == 1
+        await rested.wait()
+        rested.clear()
+        stream.on_message(Closing(("a",)))
+        await rested.wait()
+        assert not engine.tokens("a")

@@ -1,0 +1,212 @@
+"""A real fusion between a scheduler and drafters that do what each test tells them to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from cosine.core.errors import BadRequest
+from cosine.peer.links import Links
+from cosine.rpc import hello
+from cosine.rpc.errors import Borders, from_rpc_error
+from cosine.rpc.hello import Bounds, Identity
+from cosine.rpc.server import server_options
+from cosine.rpc.streams import Credits, Outbox, accept
+from cosine.store.registry import PeerRecord
+from cosine.v1 import drafter_pb2, fusion_pb2, types_pb2
+from cosine.v1.drafter_pb2_grpc import (
+    DrafterServiceServicer,
+    DrafterServiceStub,
+    add_DrafterServiceServicer_to_server,
+)
+from cosine.v1.fusion_pb2_grpc import FusionServiceStub, add_FusionServiceServicer_to_server
+from services.fusion.service import FusionServicer
+
+PATIENCE_S = 20.0
+LONG_MS, SHORT_MS = 60_000, 50
+CREDITS = 2
+MERGED = fusion_pb2.COOPERATION_MERGED
+
+
+class Drafter(DrafterServiceServicer):
+    """Keeps every step until a test says that it is answered. Counts credits as every drafter does."""
+
+    def __init__(self, name: str) -> None:
+        self.identity = Identity(
+            "drafter", name, 7, vocab_size=257, bounds=Bounds(credits=CREDITS), base_ms=0.5, row_ms=0.25
+        )
+        self.steps: asyncio.Queue[drafter_pb2.DraftStep] = asyncio.Queue()
+        self.closed = asyncio.Event()
+
+    async def Draft(self, request_iterator: Any, context: Any) -> None:
+        await accept(context, self.identity, "fusion", drafter_pb2.DraftResponse, self._open)
+
+    def _open(self, _peer: Identity, outbox: Outbox) -> Drafter:
+        self.outbox = outbox
+        self.credits = Credits(CREDITS)
+        return self
+
+    def on_message(self, message: drafter_pb2.DraftRequest) -> None:
+        if message.HasField("step"):
+            self.credits.take()
+            self.steps.put_nowait(message.step)
+
+    def on_closed(self) -> None:
+        self.closed.set()
+
+    async def step(self) -> drafter_pb2.DraftStep:
+        """The next step that came."""
+        async with asyncio.timeout(PATIENCE_S):
+            return await self.steps.get()
+
+    def answer(self, step: drafter_pb2.DraftStep, token: int = 5) -> None:
+        """Guesses one token for every session of a step."""
+        tree = types_pb2.TokenTree(token_ids=[token], parents=[-1], confidences=[0.5])
+        status = types_pb2.ITEM_STATUS_OK
+        results = [drafter_pb2.DraftResult(session_id=item.session_id, status=status, tree=tree) for item in step.items]
+        self.credits.give_back()
+        self.outbox.send(
+            drafter_pb2.DraftResponse(candidates=drafter_pb2.DraftCandidates(step_id=step.step_id, results=results))
+        )
+
+
+class Mesh:
+    """Fusion, its drafters and one scheduler's stream."""
+
+    def __init__(self, drafters: dict[str, Drafter], call: Any) -> None:
+        self.drafters = drafters
+        self.call = call
+        self.entries: list[fusion_pb2.DrafterEntry] = []
+
+    async def plan(self, round_id: int, deadline_ms: int = LONG_MS, **more: Any) -> None:
+        """Asks for one token of a session of its own."""
+        item = fusion_pb2.PlanItem(
+            session_id=f"s{round_id}", append_token_ids=[1, 2], drafters=self.drafters, depth=1, width=1, node_budget=8
+        )
+        plan = fusion_pb2.DraftPlan(
+            **{"round_id": round_id, "cooperation": MERGED, "items": [item], "deadline_ms": deadline_ms, **more}
+        )
+        await self.call.write(fusion_pb2.FuseRequest(plan=plan))
+
+    async def read(self) -> fusion_pb2.FuseResponse:
+        async with asyncio.timeout(PATIENCE_S):
+            response: fusion_pb2.FuseResponse = await self.call.read()
+        return response
+
+    async def trees(self) -> tuple[int, list[int]]:
+        """Round id and tokens of the next plan that is done."""
+        while not (response := await self.read()).HasField("trees"):
+            pass
+        (result,) = response.trees.results
+        return response.trees.round_id, list(result.tree.token_ids)
+
+    async def complete(self) -> None:
+        """Waits until fusion has all drafters."""
+        while len(self.entries) < len(self.drafters):
+            self.entries = list((await self.read()).drafters.drafters)
+
+
+async def served(server: grpc.aio.Server) -> str:
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    return f"127.0.0.1:{port}"
+
+
+@asynccontextmanager
+async def running(*names: str) -> AsyncIterator[Mesh]:
+    """A mesh whose fusion knows all its drafters."""
+    identity = Identity("fusion", "fusion")
+    servicer = FusionServicer(identity, 64)
+    links = Links("drafter", identity, lambda link: DrafterServiceStub(link).Draft, drafter_pb2.DraftRequest, servicer)
+    drafters = {name: Drafter(name) for name in names}
+    servers = [grpc.aio.server(options=server_options(1 << 20), interceptors=[Borders()]) for _ in (0, *names)]
+    add_FusionServiceServicer_to_server(servicer, servers[0])
+    for server, drafter in zip(servers[1:], drafters.values(), strict=True):
+        add_DrafterServiceServicer_to_server(drafter, server)
+    addresses = [await served(server) for server in servers]
+    records = [PeerRecord("drafter", *peer, 7) for peer in zip(names, addresses[1:], strict=True)]
+
+    async def views() -> AsyncIterator[tuple[PeerRecord, ...]]:
+        yield tuple(records)
+        await asyncio.Event().wait()
+
+    following = asyncio.create_task(links.follow(views()))
+    try:
+        async with grpc.aio.insecure_channel(addresses[0]) as channel:
+            call = FusionServiceStub(channel).Fuse()
+            await call.write(fusion_pb2.FuseRequest(hello=hello.to_proto(Identity("scheduler", "s"))))
+            mesh = Mesh(drafters, call)
+            await mesh.complete()
+            yield mesh
+            call.cancel()
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        for server in servers:
+            await server.stop(None)
+
+
+async def test_a_drafter_is_never_sent_more_steps_than_it_has_credits() -> None:
+    async with running("d") as mesh:
+        drafter = mesh.drafters["d"]
+        for round_id in range(1, 6):
+            await mesh.plan(round_id)
+        held = [await drafter.step() for _ in range(CREDITS)]
+        done = []
+        for _ in range(5):
+            drafter.answer(held.pop(0))
+            done.append(await mesh.trees())
+            if len(done) + len(held) < 5:
+                held.append(await drafter.step())
+        assert done == [(round_id, [5]) for round_id in range(1, 6)]
+        assert not drafter.closed.is_set()
+
+
+async def test_rounds_go_without_a_drafter_that_stands_still_and_find_it_again() -> None:
+    async with running("frozen", "quick") as mesh:
+        frozen, quick = mesh.drafters["frozen"], mesh.drafters["quick"]
+        for round_id in (1, 2):
+            await mesh.plan(round_id)
+            quick.answer(await quick.step(), token=round_id)
+        for round_id in (3, 4):
+            await mesh.plan(round_id, SHORT_MS)
+            quick.answer(await quick.step(), token=round_id)
+            over, tokens = await mesh.trees()
+            assert over == round_id
+            assert 9 not in tokens
+        for _ in range(CREDITS):
+            step = await frozen.step()
+            frozen.answer(step, token=9)
+        done = dict([await mesh.trees(), await mesh.trees()])
+        assert {round_id: set(tokens) for round_id, tokens in done.items()} == {1: {1, 9}, 2: {2, 9}}
+        await mesh.plan(5)
+        quick.answer(await quick.step(), token=5)
+        frozen.answer(await frozen.step(), token=6)
+        assert (await mesh.trees())[0] == 5, "what waited for rounds that are over was never sent"
+        assert frozen.steps.empty()
+        assert not frozen.closed.is_set()
+
+
+async def test_the_scheduler_is_told_how_long_drafters_passes_take() -> None:
+    async with running("d") as mesh:
+        (entry,) = mesh.entries
+        assert (entry.peer_id, entry.base_ms, entry.row_ms) == ("d", 0.5, 0.25)
+
+
+@pytest.mark.parametrize("cooperation", [fusion_pb2.COOPERATION_UNSPECIFIED, 99])
+async def test_a_plan_without_a_known_cooperation_is_refused_by_name(cooperation: int) -> None:
+    async with running("d") as mesh:
+        await mesh.plan(1, cooperation=cooperation)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await mesh.trees()
+        error = from_rpc_error(caught.value)
+        assert isinstance(error, BadRequest)
+        assert (caught.value.code(), error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "COOPERATION")
+        assert error.details == {"field": "cooperation", "value": str(cooperation)}
+        assert "COOPERATION_SINGLE" in error.message
