@@ -82,9 +82,9 @@ class Scheduler:
             self._send_plans(now)
             self._seat_all(now)
             self._send_batches(now)
-        next_alarm = self._alarms.first
-        if next_alarm is not None and (isinstance(event, ev.Tick) or next_alarm != first_alarm):
-            self._out.append(ev.WakeAt(next_alarm))
+        alarm = self._alarms.first
+        if alarm is not None and (isinstance(event, ev.Tick) or alarm != first_alarm):
+            self._out.append(ev.WakeAt(alarm))
         return self._out
 
     # -- requests
@@ -359,8 +359,6 @@ class Scheduler:
         live.tree = tree
         live.draft_ms = (now - live.round_start) * 1000
         self._ready(live, now)
-
-    # -- time
 
     def _tick(self, _event: ev.Tick, now: float) -> None:
         for call in self._alarms.due(now):

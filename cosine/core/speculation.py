@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 TRIAL_ROUNDS = 4
-TRIAL_SHARE = 0.03
+TRIAL_SHARE = 0.02
 GAIN_LEAST = 0.02
 
 
