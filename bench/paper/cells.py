@@ -79,14 +79,14 @@ class Cell:
 def figures(observed: Observation, time_scale: float, verifier_count: int) -> Figures:
     """What an observation in real time says in the profile's. At least one request must have been served."""
     served = observed.served
-    per_token = [(one.ended_s - one.came_s) * 1000 / one.token_count / time_scale for one in served]
+    per_token = [one.total_s * 1000 / one.token_count / time_scale for one in served]
     rounds = sum(one.round_count for one in served)
     used = usage(observed.counted, observed.wall_s, verifier_count)
     return Figures(
         statistics.fmean(per_token),
         half_width(per_token),
         observed.token_count / observed.wall_s * time_scale,
-        statistics.median((one.first_s - one.came_s) * 1000 / time_scale for one in served),
+        statistics.median(one.first_s * 1000 / time_scale for one in served),
         (sum(one.accepted_count for one in served) + rounds) / max(1, rounds),
         used.verifier_busy,
         used.drafted_wasted,

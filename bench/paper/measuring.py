@@ -1,7 +1,8 @@
 """One cell of the comparison: a strategy under a load on a mesh, request by request.
 
-In a closed loop, clients go on with further requests until all measured ones have ended, so that these see the same
-load from first to last. Times here are real seconds; dividing by the time scale is for `bench.paper.figures`.
+In a closed loop, clients begin with requests of different lengths that are not measured, and go on with further ones
+until all measured ones have ended: so these come one by one, and see the same load from first to last. Times here are
+real seconds; dividing by the time scale is for `bench.paper.cells`.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import count
 
 from bench.paper.counters import Counters, difference, read_counters
 from bench.paper.loads import Load
@@ -22,15 +24,15 @@ from cosine.core.noise import mix
 
 WARM_UP_TOKENS = 16
 DIGEST_CHARS = 12
+SEEDS = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One request, in seconds since the measurement began. `text` is a digest of its tokens."""
+    """One request: seconds until its first and its last token. `text` is a digest of its tokens."""
 
-    came_s: float
     first_s: float
-    ended_s: float
+    total_s: float
     token_count: int
     round_count: int
     accepted_count: int
@@ -45,6 +47,36 @@ class Observation:
     token_count: int
     wall_s: float
     counted: Counters
+
+
+class _Loop:
+    """The books of a closed loop: who has begun, which requests are measured, what has become of them."""
+
+    def __init__(self, client_count: int, request_count: int) -> None:
+        self.is_full, self.is_complete = asyncio.Event(), asyncio.Event()
+        self.measuring = False
+        self.done: dict[int, Served] = {}
+        self._request_count = request_count
+        self._waiting = client_count
+        self._measured = count()
+        self._unmeasured = count(-1, -1)
+
+    def arrived(self) -> None:
+        """One more client has its first token."""
+        self._waiting -= 1
+        if not self._waiting:
+            self.is_full.set()
+
+    def next_index(self) -> int:
+        """The number of the next request: from 0 on, those to be measured come first; before that, negative ones."""
+        return next(self._measured if self.measuring else self._unmeasured)
+
+    def ended(self, index: int, served: Served) -> None:
+        """A request has ended."""
+        if 0 <= index < self._request_count:
+            self.done[index] = served
+            if len(self.done) == self._request_count:
+                self.is_complete.set()
 
 
 @dataclass(slots=True)
@@ -64,27 +96,27 @@ class Bench:
         for start in range(0, kinds, size):
             async with asyncio.TaskGroup() as group:
                 for index in range(start, min(kinds, start + size)):
-                    group.create_task(self._serve(index, strategy, load, WARM_UP_TOKENS, time.perf_counter()))
+                    group.create_task(self._serve(index - kinds, strategy, load, WARM_UP_TOKENS))
 
     async def closed(self, strategy: str, load: Load, request_count: int) -> Observation:
-        """`load.clients` requests at a time; the first `request_count` are measured."""
-        done: dict[int, Served] = {}
-        following = iter(range(1 << 30))
-        complete = asyncio.Event()
-        before, start = await self._begin()
+        """`load.clients` requests at a time; `request_count` are measured, once every client has had a first token."""
+        loop = _Loop(load.clients, request_count)
 
-        async def client() -> None:
-            for index in following:
-                served = await self._serve(index, strategy, load, self.token_count, start)
-                if index < request_count:
-                    done[index] = served
-                if len(done) == request_count:
-                    complete.set()
+        async def client(number: int) -> None:
+            token_count = max(1, self.token_count * (2 * number + 1) // (2 * load.clients))
+            await self._serve(loop.next_index(), strategy, load, token_count, on_first=loop.arrived)
+            while True:
+                index = loop.next_index()
+                served = await self._serve(index, strategy, load, self.token_count)
+                loop.ended(index, served)
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(client()) for _ in range(load.clients)]
-            await complete.wait()
-            observed = await self._end(before, start, [done[index] for index in range(request_count)])
+            tasks = [group.create_task(client(number)) for number in range(load.clients)]
+            await loop.is_full.wait()
+            before, start = await self._begin()
+            loop.measuring = True
+            await loop.is_complete.wait()
+            observed = await self._end(before, start, [loop.done[index] for index in range(request_count)])
             for task in tasks:
                 task.cancel()
         return observed
@@ -95,7 +127,7 @@ class Bench:
 
         async def come(index: int, when_s: float) -> Served:
             await asyncio.sleep(max(0.0, start + when_s - time.perf_counter()))
-            return await self._serve(index, strategy, load, self.token_count, start, when_s)
+            return await self._serve(index, strategy, load, self.token_count, start + when_s)
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(come(index, when_s)) for index, when_s in enumerate(times_s)]
@@ -112,34 +144,42 @@ class Bench:
         return Observation(tuple(served), token_count, wall_s, counted)
 
     async def _serve(
-        self, index: int, strategy: str, load: Load, token_count: int, start: float, came_s: float | None = None
+        self,
+        index: int,
+        strategy: str,
+        load: Load,
+        token_count: int,
+        came: float | None = None,
+        on_first: Callable[[], None] = lambda: None,
     ) -> Served:
-        """One request; `came_s` is when it should have been sent, where that is not now. Raises MeshError."""
-        came_s = time.perf_counter() - start if came_s is None else came_s
+        """One request; those that are not measured have negative numbers, and prompts from the end. `came` is
+        when it should have been sent, where that is not now; `on_first` is called at its first token. Raises MeshError.
+        """
+        came = time.perf_counter() if came is None else came
         prompt = self.prompts[index % len(self.prompts)]
         chunks = self.client.generate(
             prompt.token_ids,
             temperature=load.temperature,
-            seed=mix(index),
+            seed=mix(index % SEEDS),
             max_new_tokens=token_count,
             strategy=strategy,
             ignore_eos=True,
         )
         token_ids: list[int] = []
-        first_s = 0.0
+        first = 0.0
         last: Chunk | None = None
         async with aclosing(chunks):
             async for last in chunks:
                 if last.token_ids and not token_ids:
-                    first_s = time.perf_counter() - start
+                    first = time.perf_counter()
+                    on_first()
                 token_ids += last.token_ids
                 self._received += len(last.token_ids)
         assert last is not None
         figures = last.speculation
         return Served(
-            came_s,
-            first_s,
-            time.perf_counter() - start,
+            first - came,
+            time.perf_counter() - came,
             len(token_ids),
             figures.round_count if figures else 0,
             figures.accepted_token_count if figures else 0,

@@ -27,6 +27,7 @@ from cosine.core.strategy import parse
 from cosine.sim.profile import Profile, equal_cost
 
 ARRIVALS_SEED = 100
+PROMPTS_PER_DOMAIN = 32  # as many as there are
 MEASURED_PACKAGES = ("cosine", "services")
 
 
@@ -75,7 +76,7 @@ class Runner:
         self._extent = extent
         self._file = file
         self._note = note
-        self._prompts = testbed_prompts(read_testbed()["target"], extent.prompt_count)
+        self._prompts = testbed_prompts(read_testbed()["target"], PROMPTS_PER_DOMAIN)
         self._domains = len({prompt.domain for prompt in self._prompts})
         self._sources = sources_digest()
         self._profile_digest = digest_of([repr(replace(profile, time_scale=1.0)).encode()])

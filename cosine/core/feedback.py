@@ -67,7 +67,15 @@ class Feedback:
         """What a plan may draft at most: drafters, beam and nodes by the present factor, never less than one."""
         count = max(1, round(full.drafter_count * self.factor))
         beam = max(1, round(full.beam * self.factor))
-        return replace(full, drafter_count=count, beam=beam, node_budget=max(1, round(full.node_budget * self.factor)))
+        nodes = max(1, round(full.node_budget * self.factor))
+        return replace(
+            full,
+            drafter_count=count,
+            beam=beam,
+            node_budget=nodes,
+            crew_full=full.crew_full or full.drafter_count,
+            beam_full=full.beam_full or full.beam,
+        )
 
     def _move(self, step: int) -> None:
         back = step == -self._last_step

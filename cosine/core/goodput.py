@@ -23,7 +23,11 @@ POLISHED_MAX = 4
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How much a plan may draft per session. Drafters meet every `fusion_interval` tokens, 0: only at the end."""
+    """How much a plan may draft per session. Drafters meet every `fusion_interval` tokens, 0: only at the end.
+
+    `crew_full` and `beam_full` are what the strategy says where this is less (0: it is not), so that hit rates, which
+    are those of the full crew and beam, are not taken for the thinner ones'.
+    """
 
     depth: int
     drafter_count: int = 1
@@ -31,6 +35,8 @@ class Shape:
     width: int = 1
     node_budget: int = 16
     fusion_interval: int = 0
+    crew_full: int = 0
+    beam_full: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +117,8 @@ def best_offer(
         best = _search(way, plain_ms, steps_max, best)
     if best is None:
         return replace(fixed_offer(replace(full, depth=0), len(hit_rates)), time_ms=plain_ms, plain_ms=plain_ms)
-    best = _polished(best, plain_ms, steps_max)
+    if best.goodput * plain_ms > len(hit_rates):
+        best = _polished(best, plain_ms, steps_max)
     return best.way.offer(best, full, plain_ms)
 
 
@@ -160,11 +167,13 @@ class Way:
         shape, pace = self.shape, self.pace
         share, kept = pace.head_share, round(pace.head_depth)
         left = [(1 - share) * depth + share * max(0, depth - kept) for depth in depths]
-        read = sum(e for e, rest in zip(promised, left, strict=True) if rest)
+        own_rows = [shape.beam * rest + e if rest else 0.0 for e, rest in zip(promised, left, strict=True)]
         longest, meetings = _expected_longest(depths, share, kept, shape.fusion_interval)
-        passes = min(self.busy * longest, shape.drafter_count * sum(left))
-        rows = shape.drafter_count * (shape.beam * sum(left) + read)
-        busiest = rows / self.busy
+        jobs = shape.drafter_count * sum(map(bool, left)) or 1
+        busy = min(self.busy, jobs)
+        passes = min(busy * longest, shape.drafter_count * sum(left))
+        rows = shape.drafter_count * sum(own_rows)
+        busiest = max(-(-jobs // busy) * rows / jobs, max(own_rows))
         return Load(meetings, longest, busiest, max(0.0, passes - longest), rows - busiest)
 
     def offer(self, bid: Bid, full: Shape, plain_ms: float) -> Offer:
@@ -196,11 +205,12 @@ def _ways(full: Shape, pace: Pace, hit_rates: Sequence[float], drafter_count: in
     if not full.depth or not most or not hit_rates:
         return
     counts = {2**power for power in range(most.bit_length()) if 2**power < most} | {most}
+    crew_full, beam_full = full.crew_full or full.drafter_count, full.beam_full or full.beam
     for count in sorted(counts):
-        crew = 1.0 - math.log(count) / math.log(full.drafter_count) if full.drafter_count > 1 else 0.0
+        crew = max(0.0, 1.0 - math.log(count) / math.log(crew_full)) if crew_full > 1 else 0.0
         busy = min(drafter_count, count * len(hit_rates))
         for beam in sorted({1, full.beam}):
-            chain = 1.0 if beam < full.beam else 0.0
+            chain = max(0.0, 1.0 - math.log(beam) / math.log(beam_full)) if beam_full > 1 else 0.0
             misses = pace.misses(crew, chain)
             rates = tuple(max(0.0, 1.0 - misses * (1.0 - rate)) for rate in hit_rates)
             shape = replace(full, drafter_count=count, beam=beam)

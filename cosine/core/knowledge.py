@@ -231,12 +231,13 @@ def merged(shared: Shared | None, changes: Changes, now: float) -> Shared:
     comes later with the same base finds it there, since of two accounts of one thing the fuller one is kept.
     """
     base = changes.base
+    is_new = shared is None or shared.epoch != base.epoch
     if shared is None:
-        shared = Shared(f"{changes.writer}@{now:.3f}", now)
-    elif shared.epoch == base.epoch and not changes.added:
+        shared = Shared(f"{changes.writer}@{now:.6f}", now)
+    elif not is_new and not changes.added:
         return shared
     clusters, taken = _faded(shared, now), dict(shared.taken)
-    if shared.epoch != base.epoch:
+    if is_new:
         for name, cluster in _faded(base, now).items():
             _keep_fuller(clusters, name, cluster)
         taken = {writer: max(base.taken.get(writer, 0), taken.get(writer, 0)) for writer in base.taken | taken}

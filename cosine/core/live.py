@@ -14,7 +14,7 @@ from cosine.core.goodput import DEPTH_SLACK, Offer
 from cosine.core.knowledge import Priors
 from cosine.core.pace import HitRate, Pace
 from cosine.core.plan import PlanItem
-from cosine.core.routing import SCORE, Route, judge
+from cosine.core.routing import Route, Score, judge
 from cosine.core.strategy import Choice, Strategy
 from cosine.core.stream import Stream, Stretch
 from cosine.core.tree import EMPTY, TokenTree, chain, depths
@@ -32,9 +32,13 @@ class Phase(Enum):
 
 @dataclass(slots=True, eq=False)
 class Live:
-    """A request. `cached` counts the tokens its verifier holds, `planned` those that fusion holds; `turn` counts the
-    requests that sat down at the verifier before it, `passed_over` the batches that went without it
-    since `ready_at`. Its last plan was for `company` requests, with lookahead or not (`ahead`)."""
+    """A request.
+
+    `cached` counts the tokens its verifier holds, `planned` those that fusion holds; `turn` counts the requests that sat
+    down at the verifier before it, `passed_over` the batches that went without it since `ready_at`. Its last plan was
+    for `company` requests, with lookahead or not (`ahead`), and had drafters read its whole context or not
+    (`read_first`).
+    """
 
     admission: Admission
     session_id: str
@@ -58,6 +62,7 @@ class Live:
     node_budget: int = 1
     ahead: bool = False
     company: int = 1
+    read_first: bool = False
     ready_at: float = 0.0
     hit_rate: HitRate = field(default_factory=HitRate)
     bandit: Bandit = field(default_factory=Bandit)
@@ -121,6 +126,7 @@ class Live:
             TokenTree(tree.token_ids, tree.parents),
             admission.sampling,
             admission.prompt_length,
+            judge=bool(tree) and self.strategy.choice is Choice.ROUTED and self.strategy.score is Score.HARMONIC,
         )
 
     def stretch_need(self, peer_id: str, prefill_chunk: int) -> int:
@@ -173,11 +179,11 @@ class Live:
     def learn(self, verdict: SessionVerdict, tree: TokenTree, pace: Pace, round_ms: float) -> None:
         """What a round says of the drafters, of this request, and of the mesh's predictions."""
         count = len(verdict.token_ids)
-        if self.strategy.choice is Choice.BANDIT and self.models:
+        if self.strategy.choice is Choice.BANDIT and self.models and self.depth and not self.read_first:
             self.bandit.note(self.models[0], count, round_ms / 1000)
         depth = max(depths(tree), default=0)
         if tree:
-            self.route.note(judge(SCORE, self.models, tree, verdict), count)
+            self.route.note(judge(self.strategy.score, self.models, tree, verdict), count)
             if self.priors is not None:
                 self.priors.note_hit_rate(len(verdict.nodes), depth)
         speculation.learn(pace, self.hit_rate, self.offer, self.promised, len(verdict.nodes), depth)

@@ -9,11 +9,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from cosine.core.timing import DraftModel, LineModel, Load, RateModel
+from cosine.core.timing import DraftModel, LineModel, Load
 
 TRUTH_FADE = 0.97
 TRUTH_MAX = 2.0
-PASS_ROWS = 5.0
 MISSES_RATE = 0.01
 MISSES_MAX = 3.0
 ROWS_FADE = 0.97
@@ -31,14 +30,13 @@ SHARED_RATE = 0.02
 class Pace:
     """What is learned of the mesh around one verifier: times in milliseconds, and what drafting brings.
 
-    `draft` is drafting by its size alone; `drafting` tells passes, rows, exchanges and parallel drafters apart and is
-    used once it has been told something. `single_misses` and `chain_misses` say how many times as often one drafter
-    misses as all that the strategy allows, and one path as its full beam. `rows_per_step` are nodes verified per step
-    of depth. Of `head_share` of the rounds some tree is left to start from, `head_depth` deep on average.
+    `single_misses` and `chain_misses` say how many times as often one drafter misses as all that the strategy allows,
+    and one path as its full beam. `rows_per_step` are nodes verified per step of depth. In a share `head_share` of the
+    rounds some tree is left to start from, `head_depth` deep on average. `hidden_ms` of drafting pass while the
+    verifier works for others.
     """
 
     verify: LineModel = field(default_factory=lambda: LineModel(base_ms=8.0, slope_ms=0.3))
-    draft: RateModel = field(default_factory=lambda: RateModel(base_ms=2.0, rate_ms=0.03))
     truth: float = 1.0
     hit_rate: float = HIT_PRIOR
     drafting: DraftModel = field(default_factory=DraftModel)
@@ -91,12 +89,7 @@ class Pace:
 
     def drafting_ms(self, load: Load) -> float:
         """How long drafting takes; nothing where no exchange is needed."""
-        if not load.exchange_count:
-            return 0.0
-        if self.drafting.note_count:
-            return self.drafting.predict(load)
-        work = draft_work(load.row_count + load.row_extra, load.pass_count + load.pass_extra)
-        return self.draft.base_ms * min(1.0, load.exchange_count) + self.draft.rate_ms * work
+        return self.drafting.predict(load) if load.exchange_count else 0.0
 
 
 @dataclass(slots=True)
@@ -122,11 +115,6 @@ class HitRate:
         missed = min(depth, accepted_count + 1) - accepted_count
         self.hits = fade * self.hits + accepted_count + missed * (1.0 - 1.0 / misses)
         self.tries = fade * self.tries + accepted_count + missed
-
-
-def draft_work(row_count: float, pass_count: float) -> float:
-    """Size of drafting, in rows: a drafter's pass costs about as much as `PASS_ROWS` rows on top of its own."""
-    return row_count + PASS_ROWS * pass_count
 
 
 def draft_load(sessions: Iterable[tuple[Sequence[str], int, int]], fusion_interval: int = 0) -> Load:

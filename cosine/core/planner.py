@@ -146,8 +146,8 @@ class Planner:
         fresh = any(live.planned == 0 for live in group)
         lookahead = self.offers.lookahead(strategy, len(group))
         for live in group:
+            live.ahead, live.company, live.read_first = lookahead > 0, len(group), live.planned == 0
             live.round_id, live.planned = round_id, len(live.sequence)
-            live.ahead, live.company = lookahead > 0, len(group)
         drafting = Drafting(group, now, asked, interval, offer.beam, 0.0, fresh)
         drafting.predicted_ms = self._pace.drafting_ms(drafting.load())
         self._under_way[round_id] = drafting

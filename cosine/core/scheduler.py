@@ -37,7 +37,6 @@ class Scheduler:
         self.pace = Pace()
         self.stale_count = 0
         self.knowledge = Knowledge(config.session_prefix)
-        self._shared = routing.SharedScores()
         self._live: dict[str, Live] = {}
         self._by_request: dict[str, Live] = {}
         self._seatless: OrderedDict[str, Live] = OrderedDict()
@@ -118,7 +117,8 @@ class Scheduler:
         check_demands(strategy, self._seats.seen_count, self._planner.drafters_seen)
         priors = self.knowledge.priors(admission.token_ids[: admission.prompt_length]) if strategy.priors else None
         session_id = f"{self.config.session_prefix}-{self._new_id()}"
-        live = Live(admission, session_id, strategy, routing.Route(priors or self._shared), [*admission.token_ids], now)
+        route = routing.Route(priors or routing.SharedScores())
+        live = Live(admission, session_id, strategy, route, [*admission.token_ids], now)
         live.priors = priors
         live.hit_rate = HitRate(priors.hit_rate if priors else self.pace.hit_rate)
         live.figures.strategy = strategy.name

@@ -13,29 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from cosine.core.goodput import DEPTH_SLACK, Offer, Shape, best_offer, fixed_offer
-from cosine.core.pace import SHARED_RATE, HitRate, Pace, draft_load, draft_work
+from cosine.core.goodput import Offer
+from cosine.core.pace import SHARED_RATE, HitRate, Pace
 from cosine.core.tree import TokenTree, prune, select, values
 
-__all__ = [
-    "DEPTH_SLACK",
-    "SHARED_RATE",
-    "TRIAL_ROUNDS",
-    "Cut",
-    "HitRate",
-    "Offer",
-    "Pace",
-    "Shape",
-    "Trials",
-    "best_offer",
-    "cut",
-    "draft_load",
-    "draft_work",
-    "fixed_offer",
-    "learn",
-    "spend",
-    "step_down",
-]
+__all__ = ["TRIAL_ROUNDS", "Cut", "Pace", "Trials", "cut", "learn", "spend", "step_down"]
 
 TRIAL_ROUNDS = 4
 TRIAL_SHARE = 0.02

@@ -12,6 +12,7 @@ from typing import Any
 
 from cosine.core.errors import BadRequest
 from cosine.core.plan import Cooperation, Reading
+from cosine.core.routing import SCORE, Score
 
 
 class Choice(Enum):
@@ -48,11 +49,12 @@ class Strategy:
     """The knobs.
 
     `drafter` is the one that Choice.FIRST takes, where it is up. `first_count` drafters take part in a request's first
-    round, `drafter_count` later. `length` other than FIXED makes `depth` an upper bound. `value_min` ends a draft whose
-    best path's value falls below it. `lookahead` is how many steps drafters go on while a verdict is out; `runs` how
-    many unverified stretches of one request may be at the target at once, over `verifiers` verifiers. `groups` take
-    turns at the verifier. `calibrated` and `shared_noise` are there to be turned off in ablations. `demanded` names the
-    knobs that were asked for one by one.
+    round, half as many in each that follows, down to `drafter_count`; `score` is how they are judged. `length` other
+    than FIXED makes `depth` an upper bound. `value_min` ends a draft whose best path's value falls below it.
+    `lookahead` is how many steps drafters go on while a verdict is out; `runs` how many unverified stretches of one
+    request may be at the target at once, over `verifiers` verifiers. `groups` take turns at the verifier. `calibrated`
+    and `shared_noise` are there to be turned off in ablations. `demanded` names the knobs that were asked for one by
+    one.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Strategy:
     runs: int = 1
     verifiers: int = 1
     groups: int = 1
+    score: Score = SCORE
     priors: bool = False
     calibrated: bool = True
     shared_noise: bool = True

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from operator import mul
 
 FADE = 0.97
-RATE_FADE = 0.9
 SHARED_COST = 0.25
 LEAST_MS = 0.05
 OUTLIER = 4.0
@@ -108,26 +107,6 @@ class LineModel:
     def predict(self, size: float, kilotokens: float = 0.0) -> float:
         """Milliseconds for a pass over `size` rows that reads `kilotokens` thousand cached tokens."""
         return self.base_ms + self.slope_ms * size + self.kilotoken_ms * kilotokens
-
-
-@dataclass(slots=True)
-class RateModel:
-    """`predict(size)` in milliseconds as `base_ms + rate_ms * size`, for work that reports how much of its time was
-    spent on its size: the rate is learned from that, the base from the rest (messages, waiting)."""
-
-    base_ms: float
-    rate_ms: float
-
-    def note(self, size: float, took_ms: float, spent_ms: float) -> None:
-        """One observation; what takes several times as long as predicted is a stall, not the model's business."""
-        spent_ms = min(spent_ms, took_ms, OUTLIER * max(self.rate_ms * size, LEAST_MS))
-        rest_ms = min(took_ms - spent_ms, OUTLIER * max(self.base_ms, LEAST_MS))
-        self.rate_ms += (1 - RATE_FADE) * (spent_ms / size - self.rate_ms)
-        self.base_ms += (1 - RATE_FADE) * (rest_ms - self.base_ms)
-
-    def predict(self, size: float) -> float:
-        """Milliseconds for `size`."""
-        return self.base_ms + self.rate_ms * size
 
 
 @dataclass(frozen=True, slots=True)

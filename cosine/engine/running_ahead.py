@@ -79,9 +79,11 @@ class RunningAhead:
             self._go_on(item, result)
         return results
 
-    def idle(self, stop: Callable[[], bool] | None = None) -> bool:
-        """Runs one forward pass ahead, for all sessions that asked for it; False where none has anything left. Once
-        `stop` says true the pass is given up, to be begun again by the next call."""
+    def idle(self, waiting: Callable[[], Sequence[DraftItem]] = tuple) -> bool:
+        """Runs one forward pass ahead, for all sessions that asked for it; False where none has anything left.
+
+        `waiting` tells what is asked for meanwhile: the pass goes on only if it is what all of that needs.
+        """
         segments: dict[str, Segment] = {}
         for session_id, ahead in self._aheads.items():
             segment = self._next(session_id, ahead)
@@ -93,7 +95,9 @@ class RunningAhead:
             ahead = self._aheads[session_id]
             ahead.found = {length: kids for length, kids in ahead.found.items() if length <= segment.base_length}
         try:
-            logits = self._engine.forward(list(segments.values()), stop)
+            logits = self._engine.forward(
+                list(segments.values()), lambda: not all(self._foreseen(item) for item in waiting())
+            )
         except Stopped:
             return True
         self.pass_count += 1
@@ -104,6 +108,14 @@ class RunningAhead:
             self._engine.keep(session_id, ())
             ahead.found[ahead.end] = kids
         return True
+
+    def _foreseen(self, item: DraftItem) -> bool:
+        """Whether an item goes on from the path that is being run ahead."""
+        ahead = self._aheads.get(item.session_id)
+        if ahead is None or item.base_length < ahead.start:
+            return False
+        offset = item.base_length - ahead.start
+        return tuple(ahead.path[offset : offset + len(item.token_ids)]) == item.token_ids
 
     def _go_on(self, item: DraftItem, result: DraftResult) -> None:
         """Notes where to run ahead of an answer. Only the first pass of a step can be foreseen where it has a beam."""

@@ -96,8 +96,7 @@ class TransformersEngine:
     def keep(self, session_id: str, nodes: Sequence[int]) -> None:
         slot = self._slots.find(session_id)
         assert slot is not None, f"session {session_id} has no forward pass to end"
-        with torch.inference_mode():
-            slot.compact(nodes)
+        slot.compact(nodes)
 
     def close(self, session_ids: Iterable[str]) -> None:
         self._slots.drop(session_ids)

@@ -68,7 +68,7 @@ class Codec(Generic[Item, Result]):
 
 
 Compute = Callable[[Engine, Sequence[Item], Callable[[str], bool]], list[Result]]
-Idle = Callable[[Callable[[], bool]], bool]
+Idle = Callable[[Callable[[], Sequence[Item]]], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,8 @@ class Desk(Generic[Item, Result]):
     """`compute` turns items into as many results, in order, on the engine's thread; what it is given beside them says
     of a session, whenever asked, whether its job is cancelled. `observe` hears of every run and its seconds; of items
     that were dropped before it, with 0 seconds. While no job waits, `idle` runs on the engine's thread again and again
-    until it says that it has nothing to do; what it is given says when a job has come, which ought to end it soon.
+    until it says that it has nothing to do; what it is given tells the items of jobs that have come meanwhile, which it
+    ought not to keep waiting.
 
     Where a `link` is set, answers on streams opened from then on arrive as late as over that link.
     """
@@ -98,7 +99,7 @@ class Desk(Generic[Item, Result]):
         compute: Compute[Item, Result],
         codec: Codec[Item, Result],
         observe: Callable[[Sequence[Item], Sequence[Result], float], None],
-        idle: Idle | None = None,
+        idle: Idle[Item] | None = None,
     ) -> None:
         self.codec = codec
         self.link: LinkPace | None = None
@@ -154,9 +155,13 @@ class Desk(Generic[Item, Result]):
             restless = restless and await self._use_idle_time()
 
     async def _use_idle_time(self) -> bool:
-        """Does one piece of what can be done unasked; False where nothing is left. A job that comes ends it early."""
+        """Does one piece of what can be done unasked; False where nothing is left."""
         idle = self._idle
-        return idle is not None and await self._worker.run(lambda: idle(lambda: bool(self._jobs)))
+        return idle is not None and await self._worker.run(lambda: idle(self._waiting))
+
+    def _waiting(self) -> Sequence[Item]:
+        """Items of the jobs that wait; the engine's thread may ask."""
+        return [item for job in tuple(self._jobs) for item in job.work.items] if self._jobs else ()
 
     def _take(self) -> list[_Job[Item]]:
         """The jobs at the head of the queue that fit in one forward pass: no session twice, a closing alone."""

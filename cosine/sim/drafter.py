@@ -187,8 +187,17 @@ def _common(left: Sequence[int], right: Sequence[int]) -> int:
 def _begun(context: Context, item: StepItem) -> Growth:
     """The growth that starts from a step's tree."""
     growth = Growth(item, len(context.token_ids), context.key)
-    tree = item.tree
+    tree, script = item.tree, context.script
+    if not tree:
+        return growth
+    growth.token_ids, growth.parents = list(tree.token_ids), list(tree.parents)
+    growth.confidences = list(tree.confidences)
+    values, keys, depths = growth.values, growth.keys, growth.depths
     for token, parent, sure in zip(tree.token_ids, tree.parents, tree.confidences, strict=True):
-        length, key = growth.place(parent)
-        growth.add(parent, token, sure, key_after(context.script, length, key, token))
+        depth, value, key = (
+            (0, 1.0, growth.root_key) if parent == ROOT else (depths[parent], values[parent], keys[parent])
+        )
+        depths.append(depth + 1)
+        values.append(value * sure)
+        keys.append(key_after(script, growth.length + depth, key, token))
     return growth

@@ -16,7 +16,7 @@ from cosine.core.noise import MASK, mix
 from cosine.sim.recording import Recording
 
 KEY_LENGTH = 32
-TOKEN_STEP = 0xD6E8FEB86659FD93
+TOKEN_STEP, KEY_STEP = 0xD6E8FEB86659FD93, 0x9E6C63D0676A9A99
 
 Child = tuple[int, float]
 
@@ -87,7 +87,7 @@ def key_after(script: Script, length: int, key: int, token_id: int) -> int:
     """The key of the place behind one more token."""
     if not key and length < len(script.token_ids) and script.token_ids[length] == token_id:
         return 0
-    return mix((key ^ (token_id * TOKEN_STEP) ^ length) & MASK) | 1
+    return ((key ^ token_id * TOKEN_STEP ^ length) * KEY_STEP & MASK) | 1
 
 
 class Context:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import math
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from cosine.store.connection import Store
 FORMAT = "1"  # in the key's name, so that old and new schedulers leave each other alone
 TTL_S = 86_400
 PAUSE_S = 5.0
+FINISH_S = 1.0
 WRITES_MAX = 8
 DIGITS = 6
 
@@ -98,6 +100,12 @@ class KnowledgeExchange:
         while True:
             await self.exchange()
             await asyncio.sleep(self._pause_s)
+
+    async def finish(self) -> None:
+        """Exchanges once more, within `FINISH_S` or not at all."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FINISH_S):
+                await self.exchange()
 
     async def exchange(self) -> None:
         """Exchanges once. Where that fails, nothing is lost but time, and it is said once until it works again."""

@@ -62,7 +62,7 @@ async def main() -> None:
 
     async def drain() -> None:
         await servicer.drain()
-        await exchange.exchange()
+        await exchange.finish()
 
     service = Service(
         identity,

@@ -16,8 +16,8 @@ SCALE = 8.0
 
 def test_figures_are_in_the_profiles_time() -> None:
     served = (
-        Served(came_s=0.0, first_s=0.8, ended_s=8.0, token_count=50, round_count=20, accepted_count=30, text="a"),
-        Served(came_s=2.0, first_s=3.6, ended_s=18.0, token_count=50, round_count=30, accepted_count=20, text="b"),
+        Served(first_s=0.8, total_s=8.0, token_count=50, round_count=20, accepted_count=30, text="a"),
+        Served(first_s=1.6, total_s=16.0, token_count=50, round_count=30, accepted_count=20, text="b"),
     )
     found = figures(observation(served, token_count=120, wall_s=20.0), SCALE, 1)
     assert found.token_ms == pytest.approx((8000 / 50 + 16000 / 50) / 2 / SCALE)
@@ -28,7 +28,7 @@ def test_figures_are_in_the_profiles_time() -> None:
 
 
 def test_plain_decoding_commits_one_token_a_verdict() -> None:
-    served = (Served(0.0, 1.0, 2.0, 10, round_count=10, accepted_count=0, text="a"),)
+    served = (Served(1.0, 2.0, 10, round_count=10, accepted_count=0, text="a"),)
     assert figures(observation(served, 10, 2.0), SCALE, 1).acceptance == 1.0
 
 

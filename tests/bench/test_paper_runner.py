@@ -25,7 +25,7 @@ from cosine.sim.profile import read_profile
 
 PAPER = read_profile(profile_path("paper-70b"))
 EXTENT = Extent(token_count=8, prompt_count=1, open_s=2.0, time_scale=8.0, cell_timeout_s=5.0)
-SERVED = Served(0.0, 0.1, 0.8, 8, 4, 4, "text")
+SERVED = Served(0.1, 0.8, 8, 4, 4, "text")
 CLOSED = (parse_load("closed-1"), parse_load("closed-16"))
 
 

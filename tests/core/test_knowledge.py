@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosine.core.clusters import embed
+from cosine.core.clusters import Tally, embed
 from cosine.core.knowledge import CLUSTERS_MAX, HALF_LIFE_S, PATH, WRITERS_MAX, Changes, Knowledge, Shared, merged
 from cosine.core.pace import HIT_PRIOR
 from cosine.core.routing import FIRST_GUESS, Credit, Route
@@ -232,6 +232,19 @@ def test_clusters_that_two_schedulers_made_of_one_kind_become_one() -> None:
     assert [knowledge.cluster_count for knowledge in place.schedulers] == [2, 2]
 
 
+def test_clusters_that_have_become_alike_are_joined_under_the_more_used_ones_name() -> None:
+    place = Place()
+    teach(place.schedulers[0], 0, "poet", count=3)
+    teach(place.schedulers[1], 0, "poet", count=5)
+    few, many = (place.take(index).added[f"s{index}/1"].seen for index in (0, 1))
+    teacher = Knowledge("s2")
+    teach(teacher, 1, "coder")
+    found = merged(Shared("epoch", 0.0, {"few": few, "many": many}), teacher.take_changes(0.0), 0.0)
+    assert list(found.clusters) == ["many", "s2/1"]
+    assert found.clusters["many"].prompt_count == 8
+    assert found.clusters["many"].tallies["poet"] == Tally(32, 40)
+
+
 def test_a_new_scheduler_starts_from_what_the_others_know() -> None:
     place = Place(writers=3)
     teach(place.schedulers[0], 0, "poet")
@@ -268,7 +281,8 @@ def test_while_the_common_place_is_away_a_scheduler_goes_on_alone_and_afterwards
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_what_the_common_place_loses_is_put_back_once(order: tuple[int, int]) -> None:
+@pytest.mark.parametrize("later_s", [0.0, 1.0])
+def test_what_the_common_place_loses_is_put_back_once(order: tuple[int, int], later_s: float) -> None:
     place = Place(writers=3)
     teach(place.schedulers[0], 0, "poet")
     teach(place.schedulers[1], 1, "coder")
@@ -276,11 +290,23 @@ def test_what_the_common_place_loses_is_put_back_once(order: tuple[int, int]) ->
     before = totals(place.shared)
     place.shared = None
     for who in order:
-        place.now += 1
+        place.now += later_s
         place.exchange(who)
     place.exchange(2)
     assert totals(place.shared) == pytest.approx(before, rel=0.01)
     assert place.schedulers[2].priors(prompt(1)).prior("coder") > 0.7
+
+
+def test_what_is_put_back_late_does_not_hide_what_is_newer() -> None:
+    place = Place()
+    teach(place.schedulers[0], 0, "poet")
+    place.settle()
+    place.shared = None
+    place.now += 1
+    teach(place.schedulers[0], 0, "poet")
+    place.exchange(0)
+    place.exchange(1)
+    assert totals(place.shared)[0, PATH, "tries"] == pytest.approx(20 * 5, rel=0.01)
 
 
 def test_one_who_knows_nothing_and_comes_first_after_a_loss_destroys_nothing() -> None:

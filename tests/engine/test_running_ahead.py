@@ -20,6 +20,7 @@ from cosine.engine.verifying import Status
 SESSIONS = ("a", "b", "c")
 LIMITS = EngineLimits(sessions_max=8, tokens_max=24)
 WARM = Sampling(temperature=1.0, seed=5)
+SURPRISE = DraftItem("d", 0, (1,))
 Sequences = dict[str, list[int]]
 
 
@@ -89,7 +90,8 @@ def talk(
             if expected.status is not Status.OK:
                 told.pop(item.session_id)
         for _ in range(data.draw(st.integers(0, AHEAD_MAX + 1), "idle")):
-            with_ahead.idle(data.draw(st.sampled_from([None, lambda: False, lambda: True]), "stop"))
+            waiting = data.draw(st.sampled_from([[], items, [SURPRISE]]), "waiting")
+            with_ahead.idle(lambda waiting=waiting: waiting)
         if not data.draw(st.integers(0, 5), "closing"):
             with_ahead.engine.close(names)
             without.close(names)
@@ -150,15 +152,20 @@ def test_a_path_that_goes_on_as_guessed_needs_no_pass_inside_its_steps(how: dict
     assert ahead.pass_count == 4 * depth
 
 
-def test_a_pass_that_is_stopped_is_begun_again() -> None:
+def test_a_pass_that_a_step_makes_useless_is_given_up_and_one_that_it_needs_goes_on() -> None:
     engine = Counting()
     ahead = RunningAhead(engine)
-    ahead.draft([DraftItem("a", 0, (1, 2), run_ahead=True)])
-    assert ahead.idle(lambda: True)
-    assert (ahead.pass_count, ahead.skipped_count) == (0, 0)
-    assert ahead.idle(lambda: False)
-    assert not ahead.idle()
+    items = [DraftItem(name, 0, tuple(context(name)), run_ahead=True) for name in ("a", "b")]
+    following = [
+        replace(item, base_length=3, token_ids=tuple(best_path(answer.tree)))
+        for item, answer in zip(items, ahead.draft(items), strict=True)
+    ]
+    for waiting in ([SURPRISE], [following[0], SURPRISE], [replace(following[1], token_ids=(0, 0))], items):
+        assert ahead.idle(lambda waiting=waiting: waiting)
+    assert ahead.pass_count == 0
+    assert ahead.idle(lambda: following)
     assert ahead.pass_count == 1
+    assert not ahead.idle()
 
 
 def test_with_a_beam_the_first_pass_of_a_step_is_foreseen() -> None:

@@ -40,17 +40,17 @@ class Pieces:
         self.ends = threading.Event()
         self.thread = 0
 
-    def __call__(self, stop: Callable[[], bool]) -> bool:
+    def __call__(self, waiting: Callable[[], Sequence[DraftItem]]) -> bool:
         self.thread = threading.get_ident()
         if not self.left:
             self.log.append("nothing left")
             self.begun.release()
             return False
         self.begun.release()
-        while not stop() and not self.ends.is_set():
+        while not waiting() and not self.ends.is_set():
             self.ends.wait(0.001)
         self.left -= 1
-        self.log.append("interrupted" if stop() else "done")
+        self.log.append("interrupted" if waiting() else "done")
         return True
 
     def compute(self, engine: Engine, items: Sequence[DraftItem], _stop: Callable[[str], bool]) -> list[DraftResult]:
@@ -65,10 +65,14 @@ Bench = Desk[DraftItem, DraftResult]
 
 
 @asynccontextmanager
-async def working(desk: Bench) -> AsyncIterator[Answers]:
+async def working(desk: Bench, pieces: Pieces | None = None) -> AsyncIterator[Answers]:
     task = asyncio.create_task(desk.work())
-    yield Answers()
-    task.cancel()
+    try:
+        yield Answers()
+    finally:
+        task.cancel()
+        if pieces is not None:  # the engine's thread would wait for ever, and the interpreter for it
+            pieces.ends.set()
 
 
 def toy() -> ToyEngine:
@@ -82,7 +86,7 @@ def step(work_id: int, base_length: int = 0, *token_ids: int) -> Work[DraftItem]
 async def test_a_job_ends_the_idle_piece_under_way_and_the_rest_follows_it() -> None:
     pieces = Pieces(2)
     desk = Desk(toy(), pieces.compute, CODEC, lambda *_: None, pieces)
-    async with working(desk) as answers:
+    async with working(desk, pieces) as answers:
         stream = desk.open_stream(answers, Bounds())  # type: ignore[arg-type]
         stream.on_message(step(1))
         await answers.next()
@@ -98,8 +102,9 @@ async def test_a_job_ends_the_idle_piece_under_way_and_the_rest_follows_it() -> 
 
 async def test_nothing_is_done_unasked_before_the_first_job() -> None:
     pieces = Pieces(1)
+    pieces.ends.set()
     desk = Desk(toy(), pieces.compute, CODEC, lambda *_: None, pieces)
-    async with working(desk) as answers:
+    async with working(desk, pieces) as answers:
         stream = desk.open_stream(answers, Bounds())  # type: ignore[arg-type]
         stream.on_message(step(1))
         await pieces.began()
@@ -112,8 +117,8 @@ async def test_a_drafter_that_runs_ahead_answers_from_idle_time_and_forgets_with
     rested = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def idle(stop: Callable[[], bool]) -> bool:
-        more = ahead.idle(stop)
+    def idle(waiting: Callable[[], Sequence[DraftItem]]) -> bool:
+        more = ahead.idle(waiting)
         if not more:
             loop.call_soon_threadsafe(rested.set)
         return more

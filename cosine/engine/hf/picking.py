@@ -19,6 +19,8 @@ from cosine.core.sampling import Sampling
 
 NOISE_BYTES_MAX = 32 << 20
 SCAN_WIDTH_MAX = 16
+ROWS_MANY = 4
+BLOCK_ELEMENTS = 1 << 16  # scores worked on at once; so many stay in a processor's cache
 
 
 class NoiseCache:
@@ -59,7 +61,14 @@ class HostLogits:
     def children(
         self, rows: Sequence[int], rules: Sequence[RowRule], width: int
     ) -> list[tuple[list[int], list[float]]]:
-        return [_best(self._scores(row, rule), width) for row, rule in zip(rows, rules, strict=True)]
+        if len(rows) < ROWS_MANY:
+            return [_best(self._scores(row, rule), width) for row, rule in zip(rows, rules, strict=True)]
+        found: list[tuple[list[int], list[float]]] = []
+        size = max(1, BLOCK_ELEMENTS // self._rows.shape[1])
+        for start in range(0, len(rows), size):
+            pairs = zip(rows[start : start + size], rules[start : start + size], strict=True)
+            found += _best_of_many(np.stack([self._scores(row, rule) for row, rule in pairs]), width)
+        return found
 
     def row(self, index: int) -> NDArray[np.float32]:
         row: NDArray[np.float32] = self._rows[index]
@@ -116,3 +125,27 @@ def _scan(score: Floats, width: int) -> tuple[list[int], list[float], float]:
         score[best] = -np.inf
         best = int(score.argmax())
     return token_ids, tops, weight_sum
+
+
+def _best_of_many(score: Floats, width: int) -> list[tuple[list[int], list[float]]]:
+    """`_best` of each row of `score` `[rows, vocab]`, with fewer calls."""
+    width = min(width, score.shape[1])
+    if width > SCAN_WIDTH_MAX:
+        return [_best(row, width) for row in score]
+    rows = np.arange(len(score))
+    weight_sums = np.empty(0)
+    columns: list[NDArray[np.int64]] = []
+    tops: list[Floats] = []
+    for _ in range(width):
+        best = score.argmax(axis=1)
+        columns.append(best)
+        tops.append(score[rows, best])
+        if not weight_sums.size:
+            weight_sums = np.exp(score - tops[0][:, None]).sum(axis=1)
+        score[rows, best] = -np.inf
+    confidences = np.exp(np.array(tops) - tops[0]) / weight_sums
+    counts = (confidences > 0.0).sum(axis=0).tolist()
+    return [
+        (token_ids[:alive], row[:alive])
+        for token_ids, row, alive in zip(np.array(columns).T.tolist(), confidences.T.tolist(), counts, strict=True)
+    ]

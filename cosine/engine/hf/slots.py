@@ -54,10 +54,10 @@ class Slot:
     def rows(self, start: int, end: int) -> list[Tensor]:
         """Views `[end - start, heads, width]` of every plane, in the order of `planes`."""
         if len(self.blocks) == 1:
-            return list(self.blocks[0][:, start:end].unbind(0))
+            return list(self.blocks[0].narrow(1, start, end - start).unbind(0))
         views: list[Tensor] = [self.blocks[0]] * len(self._planes)
         for block, members in zip(self.blocks, self._groups.values(), strict=True):
-            for member, view in zip(members, block[:, start:end].unbind(0), strict=True):
+            for member, view in zip(members, block.narrow(1, start, end - start).unbind(0), strict=True):
                 views[member] = view
         return views
 
@@ -70,11 +70,16 @@ class Slot:
         """The path `nodes` of the tree behind the sequence joins it; the rest of the tree is forgotten."""
         first = len(self.tokens)
         if any(node != place for place, node in enumerate(nodes)):
-            source = torch.tensor([first + node for node in nodes], device=self.blocks[0].device)
-            for block in self.blocks:
-                block[:, first : first + len(nodes)] = block.index_select(1, source)
+            self._gather(first, [first + node for node in nodes])
         self.tokens.extend(self.tree_tokens[node] for node in nodes)
         self.tree_tokens = ()
+
+    def _gather(self, start: int, rows: Sequence[int]) -> None:
+        """Moves rows to `start` and behind it."""
+        with torch.inference_mode():
+            source = torch.tensor(rows, device=self._device)
+            for block in self.blocks:
+                block[:, start : start + len(rows)] = block.index_select(1, source)
 
     def roll_back(self, length: int) -> None:
         """Forgets the tree and all tokens from `length` on."""
