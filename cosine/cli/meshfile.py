@@ -118,7 +118,7 @@ class MeshSpec(BaseModel):
 
 def verifier_names(count: int) -> list[str]:
     """What the verifiers of a mesh are called."""
-    return [f"verifier-{index}" for index in range(count)] if count > 1 else ["verifier"]
+    return ["verifier", *(f"verifier-{number}" for number in range(2, count + 1))]
 
 
 def read_spec(path: Path | None, flags: Mapping[str, Any]) -> MeshSpec:

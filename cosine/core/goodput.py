@@ -117,8 +117,9 @@ def best_offer(
         best = _search(way, plain_ms, steps_max, best)
     if best is None:
         return replace(fixed_offer(replace(full, depth=0), len(hit_rates)), time_ms=plain_ms, plain_ms=plain_ms)
-    if best.goodput * plain_ms > len(hit_rates):
-        best = _polished(best, plain_ms, steps_max)
+    polished = _polished(best, plain_ms, steps_max)
+    if polished.goodput * plain_ms >= len(hit_rates):  # what loses is tried for all sessions alike
+        best = polished
     return best.way.offer(best, full, plain_ms)
 
 

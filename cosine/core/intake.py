@@ -166,7 +166,8 @@ def _check_strategy(text: str) -> None:
     try:
         parse(text)
     except BadRequest as error:
-        raise BadRequest(error.reason, error.message, {**error.details, "field": "strategy", "value": text}) from error
+        allowed = error.details.get("known", error.message)
+        raise BadRequest(error.reason, error.message, {"field": "strategy", "value": text, "allowed": allowed}) from error
 
 
 def _refusal(reason: str, field: str, value: str | int, allowed: str) -> BadRequest:

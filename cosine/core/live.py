@@ -34,9 +34,9 @@ class Phase(Enum):
 class Live:
     """A request.
 
-    `cached` counts the tokens its verifier holds, `planned` those that fusion holds; `turn` counts the requests that sat
-    down at the verifier before it, `passed_over` the batches that went without it since `ready_at`. Its last plan was
-    for `company` requests, with lookahead or not (`ahead`), and had drafters read its whole context or not
+    `cached` counts the tokens its verifier holds, `planned` those that fusion holds; `turn` counts the requests that
+    sat down at the verifier before it, `passed_over` the batches that went without it since `ready_at`. Its last plan
+    was for `company` requests, with lookahead or not (`ahead`), and had drafters read its whole context or not
     (`read_first`).
     """
 

@@ -46,6 +46,7 @@ class Pace:
     head_share: float = 0.0
     head_depth: float = 0.0
     hidden_ms: float = 0.0
+    _bias: float = 1.0
 
     def note_promise(self, promised: float, committed_count: int) -> None:
         """A session was promised so many tokens of a round; `truth` is the share of what was promised beyond plain
@@ -78,8 +79,10 @@ class Pace:
         return max(0.0, draft_ms - self.hidden_ms)
 
     def note_misses(self, crew: float, chain: float, missed_count: float, expected_count: float) -> None:
-        """Drafts of a thinner crew or beam missed so often where so much was expected: a Poisson regression's step."""
-        surprise = MISSES_RATE * (missed_count - expected_count)
+        """Drafts missed so often where so much was expected of that crew and beam: a step of Poisson regression, whose
+        constant term takes what expectations are wrong about for all alike."""
+        surprise = MISSES_RATE * (missed_count - self._bias * expected_count)
+        self._bias = min(MISSES_MAX, max(1.0 / MISSES_MAX, self._bias * math.exp(surprise)))
         self.single_misses = min(MISSES_MAX, max(1.0, self.single_misses * math.exp(crew * surprise)))
         self.chain_misses = min(MISSES_MAX, max(1.0, self.chain_misses * math.exp(chain * surprise)))
 

@@ -27,7 +27,7 @@ CELLS = 8
 DRAFTERS_EACH = 5
 DRAFTERS_FIXED = 20
 TOKENS = 64
-TOKENS_SHORT = 32
+TOKENS_SHORT = 8
 
 
 @dataclass(frozen=True, slots=True)

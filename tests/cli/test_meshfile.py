@@ -157,7 +157,7 @@ async def test_a_wrong_pace_is_refused_before_anything_starts() -> None:
 def test_every_peer_gets_its_flags() -> None:
     spec = MeshSpec(target=TOY, drafters={"a": f"{TOY},own=2"}, verifiers=2, options={"gateway": {"waiting_max": 8}})
     plans = {plan.peer_id: plan for plan in roster(spec)}
-    assert list(plans) == ["gateway", "scheduler", "fusion", "a", "verifier-0", "verifier-1"]
+    assert list(plans) == ["gateway", "scheduler", "fusion", "a", "verifier", "verifier-2"]
     assert {"--waiting-max=8", "--default-strategy=cosine"} <= set(plans["gateway"].arguments)
     assert {f"--model={TOY},own=2", "--dtype=float32"} <= set(plans["a"].arguments)
     assert "127.0.0.1:0" in plans["a"].command("")

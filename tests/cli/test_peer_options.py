@@ -20,13 +20,13 @@ def test_options_of_a_peer_win_over_those_of_its_role() -> None:
         verifiers=2,
         drafter_pace="5",
         options={"drafter": {"link": "1"}},
-        peer_options={"b": {"pace": "7,0.5", "link": "2"}, "verifier-1": {"pace": "40"}},
+        peer_options={"b": {"pace": "7,0.5", "link": "2"}, "verifier-2": {"pace": "40"}},
     )
     plans = {plan.peer_id: set(plan.arguments) for plan in roster(spec)}
     assert {"--pace=5", "--link=1"} <= plans["a"]
     assert {"--pace=7,0.5", "--link=2"} <= plans["b"]
-    assert "--pace=40" in plans["verifier-1"]
-    assert not any(argument.startswith("--pace") for argument in plans["verifier-0"])
+    assert "--pace=40" in plans["verifier-2"]
+    assert not any(argument.startswith("--pace") for argument in plans["verifier"])
 
 
 @pytest.mark.parametrize("name", ["c", "verifier-0", "store"])

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from cosine.core.errors import Mismatch
 from cosine.core.tree import ROOT, TokenTree, path_to, path_tokens
 from cosine.engine.base import EngineLimits, Segment
-from cosine.engine.hf import assembly, attention, decoder, packing, slots
+from cosine.engine.hf import apart, assembly, attention, decoder, packing, slots
 from cosine.engine.hf.decoder import DecoderRunner
 from cosine.engine.hf.packing import Linear, PackedLinear
 from cosine.engine.hf.runner import StockRunner
@@ -30,6 +30,12 @@ def force_decoder(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(assembly, "StockRunner", None)
 
 
+def force_decoder_copying(patch: pytest.MonkeyPatch) -> None:
+    """As with caches that do not fit into the processor's."""
+    force_decoder(patch)
+    patch.setattr(apart, "CACHED_BYTES_MAX", -1)
+
+
 def force_decoder_joined(patch: pytest.MonkeyPatch) -> None:
     force_decoder(patch)
     patch.setattr(attention, "Apart", lambda planes: attention.joined)
@@ -37,6 +43,11 @@ def force_decoder_joined(patch: pytest.MonkeyPatch) -> None:
 
 def force_stock_model(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(assembly, "recognised", lambda model: False)
+
+
+def force_stock_model_copying(patch: pytest.MonkeyPatch) -> None:
+    force_stock_model(patch)
+    patch.setattr(apart, "CACHED_BYTES_MAX", -1)
 
 
 def force_stock_model_packed(patch: pytest.MonkeyPatch) -> None:
@@ -51,8 +62,10 @@ def force_stock_attention(patch: pytest.MonkeyPatch) -> None:
 
 WAYS: tuple[tuple[Callable[[pytest.MonkeyPatch], None], type, bool], ...] = (
     (force_decoder, DecoderRunner, True),
+    (force_decoder_copying, DecoderRunner, True),
     (force_decoder_joined, DecoderRunner, True),
     (force_stock_model, StockRunner, True),
+    (force_stock_model_copying, StockRunner, True),
     (force_stock_model_packed, StockRunner, True),
     (force_stock_attention, StockRunner, False),
 )
@@ -145,6 +158,16 @@ def test_bfloat16_is_as_near_to_the_truth_as_stock_bfloat16(name: str, tmp_path:
             theirs.append(float(np.square(slow_logits(stock, tokens) - truth).mean()))
         engine.keep("a", [])
     assert np.mean(ours) <= 1.2 * np.mean(theirs)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("name", ["llama-grouped", "gemma2-softcap"])
+def test_slots_take_the_room_of_the_models_own_precision(name: str, dtype: str, tmp_path: Path) -> None:
+    engine = load(str(save(build(name), tmp_path)), dtype=dtype, limits=LIMITS)
+    engine.forward([Segment("a", 0, (1, 2))])
+    slot = engine._slots.find("a")
+    assert slot is not None
+    assert {block.dtype for block in slot.blocks} == {getattr(torch, dtype)}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])

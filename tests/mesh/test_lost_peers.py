@@ -346,16 +346,16 @@ async def two_verifiers() -> AsyncIterator[tuple[Mesh, AsyncClient]]:
 async def test_the_other_verifier_takes_over_from_a_lost_one() -> None:
     async with two_verifiers() as (mesh, client), generating(client, *requests()) as generations:
         await in_the_middle(generations)
-        mesh.kill("verifier-0")
+        mesh.kill("verifier")
         for generation in generations:
             await generation.reaches(generation.token_count + 10)
-        assert mesh.peer("verifier-0").restart_count == 0, "it took over before the lost one was back"
+        assert mesh.peer("verifier").restart_count == 0, "it took over before the lost one was back"
         await assert_plain(generations)
 
 
 async def test_the_other_verifier_takes_over_from_one_that_stands_still() -> None:
     async with two_verifiers() as (mesh, client), generating(client, *requests(8)) as generations:
         await in_the_middle(generations)
-        with standing_still(mesh.peer("verifier-0").pid):
+        with standing_still(mesh.peer("verifier").pid):
             async with asyncio.timeout(SILENCE_S + NOISE_S):
                 await assert_plain(generations)
