@@ -167,7 +167,8 @@ def _check_strategy(text: str) -> None:
         parse(text)
     except BadRequest as error:
         allowed = error.details.get("known", error.message)
-        raise BadRequest(error.reason, error.message, {"field": "strategy", "value": text, "allowed": allowed}) from error
+        details = {"field": "strategy", "value": text, "allowed": allowed}
+        raise BadRequest(error.reason, error.message, details) from error
 
 
 def _refusal(reason: str, field: str, value: str | int, allowed: str) -> BadRequest:

@@ -97,8 +97,9 @@ class Trials:
     """Whether to take an offer. One that is predicted to lose is taken all the same for a few rounds now and then (and
     at the start), since only rounds that draft teach what drafting brings.
 
-    A run of trials is paid from `TRIAL_SHARE` of the time of the plain rounds before it: the worse an offer, the
-    rarer. `round_count` are the rounds of the run under way, `credit` what was saved, in plain rounds.
+    A run of trials is paid from `TRIAL_SHARE` of the time of plain rounds: the worse an offer, the rarer. `round_count`
+    are the rounds of the run under way, `credit` what was saved and not spent, in plain rounds; what a run takes more
+    than was expected is paid off before the next.
     """
 
     round_count: int = 0
@@ -115,13 +116,13 @@ class Trials:
         if gain >= 1.0:
             self.round_count, self.credit = TRIAL_ROUNDS, 0.0
             return True
-        if self.round_count < TRIAL_ROUNDS:
-            self.round_count += 1
-            return True
         gain = max(GAIN_LEAST, gain)
-        loss = TRIAL_ROUNDS * (1.0 - gain) * max(round_cost, 1.0 / gain)
-        self.credit += TRIAL_SHARE
-        if self.credit < loss:
-            return False
-        self.round_count, self.credit = 1, 0.0
+        loss = (1.0 - gain) * max(round_cost, 1.0 / gain)
+        if self.round_count >= TRIAL_ROUNDS:
+            self.credit += TRIAL_SHARE
+            if self.credit < TRIAL_ROUNDS * loss:
+                return False
+            self.round_count = 0
+        self.round_count += 1
+        self.credit -= loss
         return True

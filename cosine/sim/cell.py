@@ -28,6 +28,8 @@ from cosine.sim.wire import Wire
 
 FUSION = "fusion"
 
+BATCH_ROWS_MAX = 1024  # a data centre's verifier; the default is a laptop's
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -50,7 +52,9 @@ class Cell:
         shape, profile = place.shape, place.profile
         self.drafters = self._own_drafters() if not shape.shared_drafters else dict(place.drafters)
         self._admitted = 0
-        self.scheduler = Scheduler(SchedulerConfig(session_prefix=f"s{number}", live_max=shape.live_max))
+        self.scheduler = Scheduler(
+            SchedulerConfig(session_prefix=f"s{number}", live_max=shape.live_max, batch_rows_max=BATCH_ROWS_MAX)
+        )
         self.fusion = Fusion(max(1024, 2 * shape.live_max))
         self.scheduling = Control(self._clock, shape.control.scheduler_event_us, shape.control.scheduler_item_us)
         self.fusing = Control(self._clock, shape.control.fusion_event_us, shape.control.fusion_item_us)

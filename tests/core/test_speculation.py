@@ -1,4 +1,4 @@
-"""How far to guess: the best nodes of a batch, an early stop that follows the costs, a way back to plain decoding."""
+"""Which nodes of a batch are verified, by value or from the largest down, and whether to draft at all."""
 
 from __future__ import annotations
 
@@ -11,17 +11,9 @@ from hypothesis import strategies as st
 from test_tree import trees
 
 from cosine.core import events as ev
-from cosine.core.speculation import (
-    VALUE_MIN_CEILING,
-    VALUE_MIN_FLOOR,
-    HitRate,
-    Offer,
-    Pace,
-    Shape,
-    Trials,
-    best_offer,
-    spend,
-)
+from cosine.core.goodput import Offer
+from cosine.core.pace import Pace
+from cosine.core.speculation import GAIN_LEAST, TRIAL_ROUNDS, TRIAL_SHARE, Cut, Trials, cut, spend, step_down
 from cosine.core.timing import LineModel
 from cosine.core.tree import ROOT, TokenTree, validate, values
 
@@ -93,78 +85,56 @@ def test_a_sure_request_takes_the_rows_of_an_unsure_one() -> None:
     assert spend([unsure, sure], pace(), 5.0, 4) == [TokenTree(), sure]
 
 
-def least(row_ms: float = 0.03, slope_ms: float = 0.3, hit_rates: tuple[float, ...] = (0.8,)) -> float:
-    its = Pace(verify=LineModel(base_ms=10.0, slope_ms=slope_ms))
-    its.draft.rate_ms = row_ms
-    return best_offer(Shape(8), its, hit_rates, drafter_count=4).value_min
+@given(BATCHES, st.integers(0, 16))
+def test_steps_down_end_at_the_cap_and_keep_whole_paths(given_trees: list[TokenTree], rows_max: int) -> None:
+    kept = step_down(given_trees, rows_max)
+    whole = sum(map(len, given_trees))
+    assert sum(map(len, kept)) == min(whole, max(0, rows_max - len(given_trees)))
+    for tree, before in zip(kept, given_trees, strict=True):
+        validate(tree, 3)
+        assert paths(tree).keys() <= paths(before).keys()
 
 
-def test_drafting_stops_earlier_where_steps_or_rows_are_slow() -> None:
-    by_step = [least(row_ms=row_ms) for row_ms in (0.0, 0.02, 0.05, 0.1, 99.0)]
-    by_row = [least(slope_ms=slope_ms) for slope_ms in (0.01, 0.1, 0.3, 0.6, 99.0)]
-    for found in (by_step, by_row):
-        assert found == sorted(found)
-        assert VALUE_MIN_FLOOR <= found[0] < found[-1] == VALUE_MIN_CEILING
+@given(BATCHES, st.integers(0, 16))
+def test_the_largest_request_is_cut_first_and_never_below_the_others(
+    given_trees: list[TokenTree], rows_max: int
+) -> None:
+    kept = step_down(given_trees, rows_max)
+    cut_sizes = [len(tree) for tree, before in zip(kept, given_trees, strict=True) if len(tree) < len(before)]
+    untouched = [len(tree) for tree, before in zip(kept, given_trees, strict=True) if len(tree) == len(before)]
+    if cut_sizes:
+        assert max(cut_sizes) - min(cut_sizes) <= 1, "step by step"
+        assert max(untouched, default=0) <= min(cut_sizes) + 1, "a larger one would have been cut instead"
 
 
-def offer(hit_rates: list[float], verify_ms: float = 30.0, row_ms: float = 0.04, full: Shape | None = None) -> Offer:
-    its = Pace(verify=LineModel(base_ms=verify_ms, slope_ms=0.3))
-    its.draft.rate_ms = row_ms
-    return best_offer(full or Shape(8, 2, 2), its, hit_rates, 4)
+@given(BATCHES, st.integers(0, 16))
+def test_a_request_that_is_cut_gives_up_what_is_least_likely(given_trees: list[TokenTree], rows_max: int) -> None:
+    for tree, before in zip(step_down(given_trees, rows_max), given_trees, strict=True):
+        assert sorted(values(tree), reverse=True) == sorted(values(before), reverse=True)[: len(tree)]
 
 
-@given(st.floats(0.5, 50), st.floats(0.001, 0.5), st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_an_offer_stays_within_the_strategy(verify_ms: float, row_ms: float, hit_rates: list[float]) -> None:
-    found = offer(hit_rates, verify_ms, row_ms)
-    assert len(found.depths) == len(found.promised) == len(hit_rates)
-    assert all(0 <= depth <= 8 for depth in found.depths)
-    assert found.drafter_count in (1, 2)
-    assert found.beam in (1, 2)
-    assert found.gain >= 0.0
+def test_what_fits_is_left_alone_however_little_it_is_worth() -> None:
+    unlikely = TokenTree((1, 2), (ROOT, 0), (0.01, 0.01), (1, 1))
+    dear = pace(base_ms=0.1, slope_ms=100.0)
+    assert cut(Cut.LARGEST, [unlikely, BINARY], dear, 0.0, 8) == [unlikely, BINARY]
+    assert cut(Cut.VALUE, [unlikely, BINARY], dear, 0.0, 8) == [TokenTree(), TokenTree()]
 
 
-def test_sure_drafts_are_deep_and_unsure_ones_are_not_worth_it() -> None:
-    sure, unsure = offer([0.95]), offer([0.02])
-    assert sure.depths > unsure.depths
-    assert sure.gain > 1.5
-    assert unsure.gain <= 1.0
+def test_the_largest_first_is_fair_and_the_most_likely_first_is_not() -> None:
+    sure = TokenTree((1, 2, 3), (ROOT, 0, 1), (0.9, 0.9, 0.9), (1, 1, 1))
+    unsure = TokenTree((1, 2), (ROOT, 0), (0.2, 0.2), (1, 1))
+    fair = cut(Cut.LARGEST, [sure, unsure], pace(), 5.0, 2 + 3)
+    assert [len(tree) for tree in fair] == [1, 2]
+    assert cut(Cut.VALUE, [sure, unsure], pace(), 5.0, 2 + 3) == [sure, TokenTree()]
 
 
-def test_of_the_sessions_of_a_plan_the_surer_ones_are_drafted_deeper_for() -> None:
-    depths = offer([0.2, 0.6, 0.9], verify_ms=10.0, row_ms=0.2).depths
-    assert depths == tuple(sorted(depths))
-    assert depths[0] < depths[2]
-
-
-def test_the_slower_drafting_is_the_less_is_drafted() -> None:
-    depths = [sum(offer([0.6, 0.8], row_ms=row_ms).depths) for row_ms in (0.001, 0.1, 0.3, 1.0, 10.0)]
-    assert depths == sorted(depths, reverse=True)
-    assert depths[0] > depths[-1]
-
-
-def test_promises_that_are_not_kept_lower_what_is_believed_of_the_next() -> None:
-    its = Pace()
-    before = best_offer(Shape(8), its, [0.9], 1)
-    for _ in range(300):
-        its.note_promise(2.0, 1)
-    after = best_offer(Shape(8), its, [0.9], 1)
-    assert after.promised == before.promised
-    assert after.gain == pytest.approx(before.gain / 2, rel=0.01)
-
-
-def test_a_hit_rate_follows_what_is_right_and_without_drafts_goes_back_to_what_is_usual() -> None:
-    rate, seen = HitRate(0.75), {}
-    assert rate.value == 0.75
-    for accepted in (8, 3, 0):
-        for _ in range(50):
-            rate.note(accepted, 8)
-        seen[accepted] = rate.value
-    assert seen[8] > 0.95
-    assert seen[3] == pytest.approx(0.75, abs=0.02)
-    assert seen[0] < 0.2
-    for _ in range(50):
-        rate.note(0, 0)
-    assert rate.value == pytest.approx(0.75, abs=0.02)
+def test_drafting_that_was_hidden_does_not_make_rows_cheaper() -> None:
+    its = pace(base_ms=4.0, slope_ms=1.0)
+    waited = spend([BINARY], its, 30.0, 64)
+    its.hidden_ms = 30.0
+    hidden = spend([BINARY], its, 30.0, 64)
+    assert hidden == spend([BINARY], its, 0.0, 64)
+    assert len(hidden[0]) < len(waited[0])
 
 
 def test_an_offer_that_gains_is_always_taken() -> None:
@@ -172,12 +142,50 @@ def test_an_offer_that_gains_is_always_taken() -> None:
     assert all(trials.allow(1.5) for _ in range(100))
 
 
-def test_an_offer_that_loses_is_taken_for_a_few_rounds_now_and_then() -> None:
+def test_what_loses_is_tried_at_the_start_and_then_now_and_then() -> None:
     trials = Trials()
-    taken = [trials.allow(0.5) for _ in range(500)]
-    assert 0 < sum(taken[-250:]) < 0.4 * 250
+    taken = [trials.allow(0.5) for _ in range(2000)]
+    assert all(taken[:TRIAL_ROUNDS])
+    assert 0 < sum(taken[-1000:]) < 0.05 * 1000
     trials.allow(1.5)
     assert not trials.allow(0.5), "what has just been tried is not tried again at once"
+
+
+@given(st.lists(st.tuples(st.floats(0, 0.999), st.floats(0.5, 12)), min_size=1, max_size=400))
+def test_trials_take_no_more_than_their_share_of_the_time(offers: list[tuple[float, float]]) -> None:
+    """Rounds of predicted gain and time, in plain rounds. What a trial loses is what it takes beyond what its tokens
+    would take plainly; only the run under way may still have to be paid for."""
+    trials = Trials(round_count=TRIAL_ROUNDS)
+    lost = dearest = 0.0
+    for gain, round_cost in offers:
+        gain = max(GAIN_LEAST, gain)
+        cost = max(round_cost, 1.0 / gain)
+        loss = (1.0 - gain) * cost
+        dearest = max(dearest, loss)
+        if trials.allow(gain, round_cost):
+            lost += loss
+    assert lost <= TRIAL_SHARE * len(offers) + TRIAL_ROUNDS * dearest + 1e-9
+
+
+@pytest.mark.parametrize("gain", [0.2, 0.5, 0.8, 0.95])
+def test_a_lasting_loss_costs_no_more_than_the_share_of_trials(gain: float) -> None:
+    trials, round_cost = Trials(), 3.0 / gain
+    offer = Offer((2,), 1, 1, 0.0, (3.0,), gain, time_ms=30.0 / gain, plain_ms=10.0)
+    time_ms = tokens = 0.0
+    for _ in range(20_000):
+        chosen = trials.choose(offer)
+        time_ms += chosen.time_ms
+        tokens += chosen.gain * chosen.time_ms / chosen.plain_ms
+        assert chosen.time_ms in (10.0, 10.0 * round_cost)
+    assert tokens < 20_000 * 3.0
+    assert time_ms / tokens <= 10.0 * (1.0 + 1.1 * TRIAL_SHARE)
+
+
+def test_an_offer_that_is_not_taken_is_plain_decoding() -> None:
+    offer = Offer((2, 3), 2, 2, 0.1, (2.5, 3.0), 0.5, node_budgets=(9, 9), time_ms=40.0, plain_ms=10.0)
+    plain = Trials(round_count=TRIAL_ROUNDS).choose(offer)
+    assert (plain.depths, plain.promised, plain.node_budgets) == ((0, 0), (1.0, 1.0), (0, 0))
+    assert (plain.gain, plain.time_ms) == (1.0, 10.0)
 
 
 def test_a_request_whose_drafts_never_hit_goes_plain_and_now_and_then_tries_again() -> None:
