@@ -1,9 +1,10 @@
 """Whether drafting on while a verdict is out pays here: by trying both and comparing tokens per millisecond.
 
 On machines of their own drafters look ahead for nothing. Where they share processors with the target they slow it
-down, by how much no time model of either side says. So both ways are tried, the better one is kept, and the other
-is tried again for a short while now and then: the first time soon where drafters are seen to slow one another down,
-which says that they share processors, else late. One `Hindsight` per number of requests, in powers of two.
+down, by how much no time model of either side says. So where drafters are seen to slow one another down,
+which says that they share processors, both ways are tried, the better one is kept, and the other is tried again for a
+short while now and then; elsewhere nothing is, since a trial's scatter costs more than it could find. One `Hindsight`
+per number of requests, in powers of two.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Hindsight:
     arms: dict[bool, Arm] = field(default_factory=lambda: {True: Arm(), False: Arm()})
     _left: int = STAY
     _better: bool | None = None
+    _without: bool = False
 
     def note(self, ahead: bool, token_count: int, round_ms: float, shared: bool = False) -> None:
         """A request's round, planned with or without lookahead, committed so many tokens and took so long. `shared`
@@ -50,14 +52,18 @@ class Hindsight:
         arm.tokens += token_count
         arm.ms += round_ms
         self._left -= ahead is self.on
-        soon = shared and self._better is None and self.on and self._left <= STAY - TRIAL
-        if self._left <= 0 or soon:
+        untried = self._better is None and self.on and not self._without
+        if shared and self._left <= STAY - TRIAL if untried else self._left <= 0:
             self._next()
 
     def _next(self) -> None:
         """A stretch is over: what comes next is the better way for long, or the other for a short trial."""
-        if self._better is None and self.on:
-            self.on, self._left = False, TRIAL
+        if self._better is None and not self._without:
+            self.arms = {True: Arm(), False: Arm()}  # the first rounds of all told of learning, not of lookahead
+            self.on, self._left, self._without = False, TRIAL, True
+            return
+        if self._better is None and not self.on:
+            self.on, self._left = True, TRIAL
             return
         if self._better is None or self.on is not self._better:
             self._better = self._choose()

@@ -13,6 +13,7 @@ from operator import mul
 
 FADE = 0.97
 SHARED_COST = 0.25
+SHARED_NOTES = 60
 LEAST_MS = 0.05
 OUTLIER = 4.0
 TRUSTED_WEIGHT = 4.0  # observations from which on a model can tell a stall from news
@@ -212,7 +213,8 @@ class DraftModel:
     @property
     def shared(self) -> bool:
         """True where drafters slow one another down so much that they seem to share processors."""
-        return self.pass_extra_ms + self.pass_wait_ms > SHARED_COST * max(self.pass_ms, LEAST_MS)
+        known = self.note_count > SHARED_NOTES
+        return known and self.pass_extra_ms + self.pass_wait_ms > SHARED_COST * max(self.pass_ms, LEAST_MS)
 
     @property
     def _spent_costs(self) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ def play(hindsight: Hindsight, rounds: int, ahead_ms: float, plain_ms: float) ->
     ahead_count = 0
     for _ in range(rounds):
         ahead_count += hindsight.on
-        hindsight.note(hindsight.on, 4, ahead_ms if hindsight.on else plain_ms)
+        hindsight.note(hindsight.on, 4, ahead_ms if hindsight.on else plain_ms, shared=True)
     return ahead_count / rounds
 
 
@@ -36,9 +36,12 @@ def test_rounds_of_the_other_way_that_come_late_do_not_end_a_trial() -> None:
     assert hindsight.on
 
 
-def test_it_is_questioned_soon_where_drafters_share_processors() -> None:
+def test_it_is_questioned_where_drafters_share_processors_and_nowhere_else() -> None:
     alone, shared = Hindsight(), Hindsight()
     for _ in range(TRIAL):
         alone.note(True, 4, 30.0)
         shared.note(True, 4, 30.0, shared=True)
     assert (alone.on, shared.on) == (True, False)
+    for _ in range(10 * STAY):
+        alone.note(True, 4, 30.0)
+    assert alone.on
