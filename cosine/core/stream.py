@@ -19,11 +19,13 @@ from cosine.core.tree import TokenTree, values
 
 @dataclass(slots=True, eq=False)
 class Stretch:
-    """A part of a request at a target: `count` drafted tokens below the first `start` tokens of the sequence."""
+    """A part of a request at a target: `count` drafted tokens below the first `start` tokens of the sequence, of which
+    the target held `base` before."""
 
     peer_id: str
     start: int
     count: int
+    base: int = 0
     batch_id: int = 0
     verdict: SessionVerdict | None = None
 
@@ -88,7 +90,8 @@ class Stream:
     def next_stretch(self, peer_id: str, committed_count: int, count_max: int) -> Stretch:
         """The stretch that follows what is at the targets already; it counts as sent from now on."""
         start = self.next_start(committed_count)
-        stretch = Stretch(peer_id, start, min(count_max, self._unsent(committed_count)))
+        base = min(self.held.get(peer_id, 0), start - 1)
+        stretch = Stretch(peer_id, start, min(count_max, self._unsent(committed_count)), base)
         self.stretches.append(stretch)
         self.held[peer_id] = start + stretch.count
         return stretch
@@ -146,11 +149,15 @@ class Stream:
         return fresh
 
     def give_up(self, first: Stretch | None) -> list[Stretch]:
-        """Drops a stretch and all behind it (None: all); what was drafted for them is still there to be sent again."""
+        """Drops a stretch and all behind it (None: all); what was drafted for them is still there to be sent again.
+
+        Cancelled or not, run or not: of a target that was sent one only what it held before is certain.
+        """
         position = self.stretches.index(first) if first is not None else 0
         gone = list(self.stretches)[position:]
         while len(self.stretches) > position:
-            self.stretches.pop()
+            last = self.stretches.pop()
+            self.held[last.peer_id] = min(self.held.get(last.peer_id, 0), last.base)
         return gone
 
     def lose(self, peer_id: str) -> list[Stretch]:

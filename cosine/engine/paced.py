@@ -77,27 +77,28 @@ class PacedEngine:
     def forward(self, segments: Sequence[Segment], stop: Callable[[], bool] | None = None) -> Logits:
         end = self._clock() + self._pace.forward_s(segments) - self._account.settle()
         logits = self._engine.forward(segments, stop)
-        if stop is not None:
-            self._wait(end, segments, stop)
-        left_s = end - self._clock()
-        self.pass_count += 1
-        if left_s > 0:
-            self._sleep(left_s)
-            self._account.owed_s += max(0.0, self._clock() - end)
-        else:
+        late_s = self._clock() - end
+        if late_s > 0:
             self.overrun_count += 1
-            self.late_s -= left_s
+            self.late_s += late_s
+        else:
+            self._rest(end, segments, stop)
+            self._account.owed_s += max(0.0, self._clock() - end)
+        self.pass_count += 1
         return _PacedLogits(logits, self._account)
 
-    def _wait(self, end: float, segments: Sequence[Segment], stop: Callable[[], bool]) -> None:
-        """Sleeps through all but the end of a pass, and asks between its parts whether it is still wanted."""
+    def _rest(self, end: float, segments: Sequence[Segment], stop: Callable[[], bool] | None) -> None:
+        """Sleeps until the end of a pass; one that may be stopped asks between its parts whether it is still wanted."""
         part_s = max(PART_S_LEAST, self._pace.forward_s(segments) / PARTS)
-        while end - self._clock() > part_s:
+        while stop is not None and end - self._clock() > part_s:
             if stop():
                 for segment in segments:
                     self._engine.keep(segment.session_id, ())
                 raise Stopped
             self._sleep(part_s)
+        left_s = end - self._clock()
+        if left_s > 0:
+            self._sleep(left_s)
 
     def keep(self, session_id: str, nodes: Sequence[int]) -> None:
         self._account.charge(lambda: self._engine.keep(session_id, nodes))

@@ -100,6 +100,7 @@ class Mesh:
         self.sent: list[ev.Command] = []
         self.answers: list[ev.Event] = []
         self.deaf: set[str] = set()
+        self.cancelled: set[int] = set()
         self.wake: float | None = None
         self._sources = dict(drafters)
         self._seats = seats
@@ -270,7 +271,7 @@ class Mesh:
                 self.verifiers.pop(command.peer_id, None)
                 self._cut(command.peer_id)
             case ev.CancelBatch() if command.verifier in self.verifiers:
-                pass  # the links here keep their order: by the time it arrives, the batch has been judged
+                self.cancelled.add(command.batch_id)
             case ev.CloseSession():
                 self._post("scheduler", command.peer_id, lambda: self._close(command))
             case _:
@@ -288,6 +289,13 @@ class Mesh:
     # -- the workers
 
     def _verify(self, command: ev.SendBatch) -> None:
+        if command.batch_id in self.cancelled:  # before it was begun: the verifier's caches stay as they were
+            engine = self.verifiers[command.verifier]
+            for item in command.items:
+                word = ev.SessionVerdict(item.session_id, cached_length=len(engine.tokens(item.session_id)))
+                self._answer(command.verifier, ev.VerdictCame(command.batch_id, word))
+            self._answer(command.verifier, ev.BatchDone(command.batch_id))
+            return
         items = [
             VerifyItem(
                 item.session_id,

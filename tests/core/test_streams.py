@@ -8,6 +8,7 @@ from harness import DRAFTERS, FUSION, Mesh
 from cosine.core import events as ev
 from cosine.core.config import SchedulerConfig
 from cosine.core.sampling import Sampling
+from cosine.core.stream import Stream
 
 TWO = ("v1", "v2")
 
@@ -138,3 +139,15 @@ def test_drafts_read_as_context_that_are_refuted_meanwhile_do_not_count_as_held(
             judge(mesh, "v2")
     mesh.run()
     assert text.tokens == text.plain
+
+
+def test_of_a_target_whose_stretch_is_given_up_only_what_it_held_before_is_certain() -> None:
+    """Cancelled before it ran, it leaves the target with whatever an older, refuted stretch had put there."""
+    stream = Stream(runs_max=2, per_peer_max=1, value_min=0.0, peer_ids=["a", "b"])
+    stream.held = {"a": 9, "b": 5}
+    stream.speculated = [50, 51, 52, 53, 54, 55]
+    committed = list(range(10))
+    first, second = stream.next_stretch("a", 10, 3), stream.next_stretch("b", 10, 3)
+    taken = stream.judged(first, ev.SessionVerdict("s", (50, 99), (0,), 11), committed)
+    assert (taken.diverged, taken.given_up, taken.token_ids) == (True, [second], [50, 99])
+    assert stream.held == {"a": 11, "b": 5}

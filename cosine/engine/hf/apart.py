@@ -41,7 +41,7 @@ class Apart:
             if repeats > 1:  # queries that share a key head lie one after the other: keys are never repeated
                 rows = rows.reshape(1, key_heads, repeats * span.row_count, -1)
             result = scaled_dot_product_attention(rows, keys, values, attn_mask=mask, scale=scaling)
-            parts.append(result if repeats == 1 else result.view(1, query.shape[1], span.row_count, -1))
+            parts.append(result if repeats == 1 else result.reshape(1, query.shape[1], span.row_count, -1))
         return (parts[0] if len(parts) == 1 else torch.cat(parts, 2))[0].transpose(0, 1)
 
     def _read(self, step: Step, span: Span, layer: int) -> tuple[Tensor, Tensor]:

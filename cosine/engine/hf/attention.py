@@ -111,4 +111,4 @@ def joined(step: Step, layer: int, query: Tensor, scaling: float | None, window:
         attn_mask=step.masks.joint(window, repeats),
         scale=scaling,
     )
-    return result.view(heads, rows, -1).transpose(0, 1)
+    return result.reshape(heads, rows, -1).transpose(0, 1)
