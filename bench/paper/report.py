@@ -20,7 +20,7 @@ LEGEND = (
     "ms/token: a request's time from its arrival to its last token, over its tokens; +-: half of its 95 % interval "
     "over requests. busy: verifier computing. drafted, verified: % of tree nodes made by drafters, and checked by the "
     "target, that were never committed. overrun: % of passes of the worst process that this machine could not run in "
-    "time."
+    f"time; above {OVERRUN_MAX:.0%} the row is invalid. Other text: not plain decoding's, for the same requests."
 )
 
 
@@ -58,7 +58,9 @@ class Report:
         for load in self.loads:
             table = Table(title=load, title_justify="left")
             for name in COLUMNS:
-                table.add_column(name, justify="left" if name in ("strategy", "") else "right", no_wrap=name != "")
+                table.add_column(
+                    name, justify="left" if name in ("strategy", "") else "right", no_wrap=name != "strategy"
+                )
             for strategy in self.strategies:
                 row = self.row(load, strategy)
                 if row is not None:
@@ -69,12 +71,11 @@ class Report:
         """The cells of a table's row."""
         found = row.figures
         if found is None:
-            return [row.strategy, *[""] * (len(COLUMNS) - 2), f"refused: {row.refused}"]
+            return [row.strategy, *[""] * (len(COLUMNS) - 2), "refused"]
         plain = self.row(row.load, PLAIN)
         ratio = f"{found.tokens_per_s / plain.figures.tokens_per_s:.2f}" if plain and plain.figures else ""
-        note = "" if row.is_valid else f"INVALID: over {OVERRUN_MAX:.0%} overran"
-        if not self.same_text(row.load, row.strategy):
-            note += " OTHER TEXT than plain"
+        same_text = self.same_text(row.load, row.strategy)
+        problems = [name for name, is_fine in (("INVALID", row.is_valid), ("OTHER TEXT", same_text)) if not is_fine]
         return [
             row.strategy,
             f"{found.token_ms:.2f}",
@@ -87,7 +88,7 @@ class Report:
             _percent(found.drafted_wasted),
             _percent(found.verified_wasted),
             f"{found.overrun:.1%}".removesuffix("%"),
-            note.strip(),
+            ", ".join(problems),
         ]
 
     def same_text(self, load: str, strategy: str) -> bool:
@@ -107,6 +108,9 @@ class Report:
     def notes(self) -> Iterator[str]:
         """What is to be known beside the tables."""
         yield LEGEND
+        for cell in self.cells:
+            if cell.refused:
+                yield f"{cell.key.strategy}, {cell.key.load}: refused, {cell.refused}"
         took = [cell.took_s for cell in self.cells if cell.figures is not None]
         if took:
             yield f"seconds of real time per cell: {min(took):.0f} to {max(took):.0f}, all together {sum(took):.0f}"

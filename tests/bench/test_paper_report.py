@@ -44,15 +44,17 @@ def test_a_median_over_shares_that_some_lack_is_over_the_others() -> None:
     assert median(cells[:1]).drafted_wasted is None
 
 
-def test_a_refused_strategy_is_a_row_that_says_why() -> None:
+def test_a_refused_strategy_is_a_row_and_the_notes_say_why() -> None:
     report = Report([cell(), cell("dsi", refused="needs 2 verifiers")])
-    assert texts(report, "dsi")[""] == "refused: needs 2 verifiers"
+    assert texts(report, "dsi")[""] == "refused"
+    assert "dsi, closed-4: refused, needs 2 verifiers" in report.notes()
     assert texts(report, "plain")["ms/token"] == "20.00"
 
 
 def test_a_run_refused_among_others_makes_no_median() -> None:
     report = Report([cell("dsi"), cell("dsi", run=1, refused="took too long")])
-    assert texts(report, "dsi")[""] == "refused: took too long"
+    assert texts(report, "dsi")[""] == "refused"
+    assert "dsi, closed-4: refused, took too long" in report.notes()
 
 
 def test_a_row_that_could_not_keep_the_pace_is_invalid_and_not_drawn() -> None:
