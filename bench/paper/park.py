@@ -6,11 +6,14 @@ import socket
 from collections.abc import Mapping
 
 from cosine.cli.meshfile import MeshSpec, read_testbed, verifier_names
+from cosine.core.config import SchedulerConfig
 from cosine.core.errors import BadRequest
 from cosine.sim.profile import DrafterDevice, Link, Profile, VerifierDevice
 
 GRACE_S = 3.0
-BATCH_ROWS_MAX = 1024  # four verifiers' worth of the default: the widest trees of 16 requests fit in one pass
+UNHEARD_S = 5.0  # this and the next: the defaults of the gateway
+REQUEST_TIMEOUT_S = 600.0
+BATCH_ROWS_MAX = 1024  # the widest trees of 16 requests fit in one pass
 
 
 def mesh_spec(profile: Profile, time_scale: float, ports: Mapping[str, int]) -> MeshSpec:
@@ -46,9 +49,26 @@ def mesh_spec(profile: Profile, time_scale: float, ports: Mapping[str, int]) -> 
         pace=verifier_pace(profile.verifier, time_scale),
         log_level="warning",
         grace_s=GRACE_S,
-        options={"scheduler": {"batch_rows_max": BATCH_ROWS_MAX}},
+        options={"scheduler": scheduler_options(time_scale), "gateway": gateway_options(time_scale)},
         peer_options=options,
     )
+
+
+def scheduler_options(time_scale: float) -> dict[str, str | int | float | bool]:
+    """The scheduler's own times, slower too."""
+    config = SchedulerConfig()
+    return {
+        "batch_rows_max": BATCH_ROWS_MAX,
+        "batch_ms_max": config.batch_ms_max * time_scale,
+        "draft_deadline_ms_min": config.draft_deadline_min * time_scale,
+        "draft_deadline_ms_max": config.draft_deadline_max * time_scale,
+        "batch_deadline_s": config.batch_deadline_s * time_scale,
+    }
+
+
+def gateway_options(time_scale: float) -> dict[str, str | int | float | bool]:
+    """The gateway's patience."""
+    return {"unheard_s": UNHEARD_S * time_scale, "request_timeout_s": REQUEST_TIMEOUT_S * time_scale}
 
 
 def workers(profile: Profile) -> list[str]:

@@ -36,8 +36,7 @@ class Live:
 
     `cached` counts the tokens its verifier holds, `planned` those that fusion holds; `turn` counts the requests that
     sat down at the verifier before it, `passed_over` the batches that went without it since `ready_at`. Its last plan
-    was for `company` requests, with lookahead or not (`ahead`), and had drafters read its whole context or not
-    (`read_first`).
+    had drafters read its whole context or not (`read_first`).
     """
 
     admission: Admission
@@ -60,8 +59,6 @@ class Live:
     promised: float = 0.0
     depth: int = 0
     node_budget: int = 1
-    ahead: bool = False
-    company: int = 1
     read_first: bool = False
     ready_at: float = 0.0
     hit_rate: HitRate = field(default_factory=HitRate)

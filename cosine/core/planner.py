@@ -144,9 +144,9 @@ class Planner:
         asked = {live.session_id: (live.drafters, live.depth, len(live.sequence) - live.planned) for live in group}
         items = tuple(live.plan_item(offer.width, offer.beam, offer.value_min) for live in group)
         fresh = any(live.planned == 0 for live in group)
-        lookahead = self.offers.lookahead(strategy, len(group))
+        lookahead = self.offers.lookahead(strategy)
         for live in group:
-            live.ahead, live.company, live.read_first = lookahead > 0, len(group), live.planned == 0
+            live.read_first = live.planned == 0
             live.round_id, live.planned = round_id, len(live.sequence)
         drafting = Drafting(group, now, asked, interval, offer.beam, 0.0, fresh)
         drafting.predicted_ms = self._pace.drafting_ms(drafting.load())

@@ -282,7 +282,7 @@ class Scheduler:
         round_ms = (now - live.round_start) * 1000 if was_round else 0.0
         if was_round:
             live.learn(verdict, tree, self.pace, round_ms)
-            self._planner.offers.note_verdict(live, forward_us / 1000, len(verdict.token_ids), round_ms)
+            self._planner.offers.note_verdict(live, forward_us / 1000, len(verdict.token_ids))
         live.note_round(verdict.nodes, len(tree), live.draft_ms * 1000, forward_us, round_ms)
         live.tree, live.draft_ms = EMPTY, 0.0
         if self.commit(live, verdict.token_ids, verdict.logprobs):

@@ -211,10 +211,10 @@ class DraftModel:
         return _cost(self._spent_costs, load.spent_sizes) + _cost(self._rest_costs, load.rest_sizes)
 
     @property
-    def shared(self) -> bool:
-        """True where drafters slow one another down so much that they seem to share processors."""
-        known = self.note_count > SHARED_NOTES
-        return known and self.pass_extra_ms + self.pass_wait_ms > SHARED_COST * max(self.pass_ms, LEAST_MS)
+    def apart(self) -> bool:
+        """True once it is known that drafters do not slow one another down as if they shared processors."""
+        extra_ms = self.pass_extra_ms + self.pass_wait_ms
+        return self.note_count > SHARED_NOTES and extra_ms <= SHARED_COST * max(self.pass_ms, LEAST_MS)
 
     @property
     def _spent_costs(self) -> tuple[float, ...]:

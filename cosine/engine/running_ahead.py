@@ -6,6 +6,9 @@ the fused token is its own, the children it found meanwhile are that step's, wit
 rolled back like any guess. `draft` itself is unchanged: it runs on an engine that skips a pass only where it would
 repeat, token for token, one whose children are still known, and that shows no more cached tokens than there would be
 without. So answers are the same by construction. It knows neither steps' senders nor time.
+
+A step saves its pass only if all of its sessions go on as foreseen; where that is less likely than not (several
+sessions, a drafter that is seldom the most confident), nothing is run.
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ from cosine.engine.drafting import DraftItem, DraftResult, draft
 from cosine.engine.verifying import Status
 
 AHEAD_MAX = 4  # positions
+EVEN = 0.5
+RIGHT_PRIOR = 0.75
+RIGHT_FADE = 0.95
 
 Children = tuple[list[int], list[float]]
 
@@ -56,6 +62,8 @@ class RunningAhead:
         self._engine = engine
         self._aheads: OrderedDict[str, _Ahead] = OrderedDict()
         self._view = _View(engine, self._aheads)
+        self._turn: list[str] = []
+        self._right = RIGHT_PRIOR
         self.pass_count = 0
 
     @property
@@ -72,24 +80,30 @@ class RunningAhead:
         """As `drafting.draft`."""
         for item in items:
             ahead = self._aheads.get(item.session_id)
-            if ahead is not None and (ahead.item.sampling != item.sampling or ahead.item.width < item.width):
+            if ahead is None:
+                continue
+            if ahead.item.sampling != item.sampling or ahead.item.width < item.width:
                 ahead.found.clear()
+            if ahead.path and item.base_length >= ahead.start:
+                self._right += (1 - RIGHT_FADE) * (self._foreseen(item) - self._right)
         results = draft(self._view, items, stop)
         for item, result in zip(items, results, strict=True):
             self._go_on(item, result)
+        self._turn = [item.session_id for item in items if item.run_ahead]
         return results
 
     def idle(self, waiting: Callable[[], Sequence[DraftItem]] = tuple) -> bool:
-        """Runs one forward pass ahead, for all sessions that asked for it; False where none has anything left.
+        """Runs one forward pass ahead, for those sessions of the last step that asked for it; False where none has
+        anything left, or where it would probably be in vain.
 
         `waiting` tells what is asked for meanwhile: the pass goes on only if it is what all of that needs.
         """
         segments: dict[str, Segment] = {}
-        for session_id, ahead in self._aheads.items():
-            segment = self._next(session_id, ahead)
+        for session_id in self._turn:
+            segment = self._next(session_id, self._aheads[session_id]) if session_id in self._aheads else None
             if segment is not None:
                 segments[session_id] = segment
-        if not segments:
+        if not segments or self._right ** len(self._turn) < EVEN:
             return False
         for session_id, segment in segments.items():
             ahead = self._aheads[session_id]

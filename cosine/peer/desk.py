@@ -157,6 +157,8 @@ class Desk(Generic[Item, Result]):
     async def _use_idle_time(self) -> bool:
         """Does one piece of what can be done unasked; False where nothing is left."""
         idle = self._idle
+        for _ in range(3):
+            await asyncio.sleep(0)
         return idle is not None and await self._worker.run(lambda: idle(self._waiting))
 
     def _waiting(self) -> Sequence[Item]:

@@ -8,6 +8,7 @@ import pytest
 
 from bench.paper.park import drafter_pace, free_ports, link_text, mesh_spec, verifier_pace, workers
 from cosine.cli.roster import roster
+from cosine.core.config import SchedulerConfig
 from cosine.core.errors import BadRequest
 from cosine.core.strategy import PRESETS
 from cosine.engine.loading import parse_pace
@@ -58,6 +59,17 @@ def test_a_drafter_that_the_test_bed_has_not_is_refused_by_name() -> None:
     profile = Profile("p", "made up", 1.0, PAPER.verifier, drafters, PAPER.drafter_link, PAPER.verifier_link)
     with pytest.raises(BadRequest, match="poetry"):
         mesh_spec(profile, SCALE, {"verifier": 1, "poetry": 2})
+
+
+def test_the_schedulers_own_times_are_slower_too() -> None:
+    config = SchedulerConfig()
+    ports = dict.fromkeys(workers(PAPER), 1)
+    plan = next(plan for plan in roster(mesh_spec(PAPER, SCALE, ports)) if plan.role == "scheduler")
+    flags = dict(argument.removeprefix("--").split("=", 1) for argument in plan.arguments)
+    assert float(flags["batch-ms-max"]) == SCALE * config.batch_ms_max
+    assert float(flags["draft-deadline-ms-min"]) == SCALE * config.draft_deadline_min
+    assert float(flags["draft-deadline-ms-max"]) == SCALE * config.draft_deadline_max
+    assert float(flags["batch-deadline-s"]) == SCALE * config.batch_deadline_s
 
 
 def test_ports_differ() -> None:

@@ -167,7 +167,7 @@ def test_drafting_is_predicted_on_any_park_of_machines(truth: Truth, crew: int) 
 
 
 def test_drafters_that_slow_one_another_down_are_told_from_those_that_do_not() -> None:
-    assert [observed(truth, crews=(1, 2, 5)).shared for truth in TRUTHS] == [False, True, True]
+    assert [observed(truth, crews=(1, 2, 5)).apart for truth in TRUTHS] == [True, False, False]
 
 
 def test_what_further_drafters_cost_is_known_without_ever_drafting_alone_where_a_measurement_came_first() -> None:
@@ -196,3 +196,14 @@ def test_no_part_of_drafting_ever_takes_negative_time(seen: list[tuple[int, int,
     for crew, depth, took_ms, spent_ms in seen:
         model.note(plan(crew, depth, 3), took_ms, spent_ms)
     assert all(figure >= 0.0 and np.isfinite(figure) for figure in model.as_figures().values())
+
+
+def test_drafters_are_known_to_be_apart_only_after_a_while_and_only_where_others_cost_nothing() -> None:
+    apart, shared = DraftModel(), DraftModel()
+    assert not apart.apart, "nothing is known yet"
+    for number in range(120):
+        steps, others = 1 + number % 6, number % 4
+        load = Load(1.0, steps, steps, steps * others, steps * others)
+        apart.note(load, 0.5 + 2.0 * steps, 2.0 * steps)
+        shared.note(load, 0.5 + 2.0 * steps * (1 + others), 2.0 * steps * (1 + others))
+    assert (apart.apart, shared.apart) == (True, False)

@@ -83,6 +83,7 @@ def talk(
             else:
                 items.append(data.draw(an_item(name, told[name], last.get(name)), name))
         answers = with_ahead.draft(items)
+        with_ahead._right = 1.0  # run ahead, whatever came of it so far
         for item, answer, expected in zip(items, answers, draft(without, items), strict=True):
             check(answer, expected)
             told[item.session_id] = [*told.get(item.session_id, [])[: item.base_length], *item.token_ids]
@@ -174,25 +175,54 @@ def test_with_a_beam_the_first_pass_of_a_step_is_foreseen() -> None:
     assert inside == 2 + 1 + 1
 
 
+def beside(item: DraftItem, answer: DraftResult) -> DraftItem:
+    """A step that goes on from another token than the best guess."""
+    return replace(item, base_length=3, token_ids=((best_path(answer.tree)[0] + 1) % VOCAB_SIZE,))
+
+
 def test_sessions_run_ahead_together_and_are_answered_beside_others() -> None:
-    engine = Counting()
+    engine, plain = Counting(), Counting()
     ahead = RunningAhead(engine)
-    items = [DraftItem(name, 0, tuple(context(name)), run_ahead=True) for name in SESSIONS]
-    answers = ahead.draft(items)
+    items = [DraftItem(name, 0, tuple(context(name)), run_ahead=True) for name in ("a", "b")]
+    first, second = ahead.draft(items)
     assert ahead.idle()
     assert not ahead.idle()
     assert (engine.pass_count, ahead.pass_count) == (2, 1)
-    wrong = {"b"}
-    following = [
-        replace(item, base_length=3, token_ids=((best_path(answer.tree)[0] + (item.session_id in wrong)) % VOCAB_SIZE,))
-        for item, answer in zip(items, answers, strict=True)
-    ]
     rows = engine.row_count
+    following = [replace(items[0], base_length=3, token_ids=tuple(best_path(first.tree))), beside(items[1], second)]
     found = ahead.draft(following)
-    assert (engine.pass_count, engine.row_count - rows) == (3, 1), "one row, of the session that was wrong"
-    plain = Counting()
+    assert (engine.pass_count, engine.row_count - rows) == (3, 1), "one row, of the session that was not foreseen"
     draft(plain, items)
     assert found == draft(plain, following)
+
+
+def test_nothing_is_run_ahead_of_more_sessions_than_will_probably_all_go_on_as_foreseen() -> None:
+    ahead = RunningAhead(Counting())
+    ahead.draft([DraftItem(name, 0, tuple(context(name)), run_ahead=True) for name in SESSIONS])
+    assert not ahead.idle()
+
+
+def test_a_drafter_that_is_seldom_followed_stops_running_ahead_until_it_is() -> None:
+    engine = Counting()
+    ahead = RunningAhead(engine)
+    asked = DraftItem("a", 0, tuple(context("a")), run_ahead=True)
+
+    def tell(right: bool) -> bool:
+        (answer,) = ahead.draft([asked])
+        ahead.draft(
+            [replace(asked, base_length=3, token_ids=tuple(best_path(answer.tree)))]
+            if right
+            else [beside(asked, answer)]
+        )
+        return ahead.idle()
+
+    assert tell(right=True)
+    wrong = sum(tell(right=False) for _ in range(50))
+    assert 0 < wrong < 50
+    assert not tell(right=False)
+    right = sum(tell(right=True) for _ in range(50))
+    assert 0 < right < 50
+    assert tell(right=True)
 
 
 def test_nothing_is_run_ahead_of_a_step_that_does_not_ask() -> None:

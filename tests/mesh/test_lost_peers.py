@@ -147,7 +147,7 @@ async def test_a_killed_peer_changes_no_text_and_shows_no_error(
 
 
 async def test_the_same_peer_may_be_lost_again_and_again(mesh: Mesh, client: AsyncClient) -> None:
-    async with generating(client, *requests(tokens=600)) as generations:
+    async with generating(client, *requests(tokens=900)) as generations:
         await in_the_middle(generations)
         for peer_id in ("fusion", "verifier"):
             seen = [generation.token_count for generation in generations]

@@ -1,9 +1,9 @@
 """A straight-line decoder for the Llama family (Llama, Mistral, Qwen2, Qwen3): transformers' arithmetic, fewer calls.
 
-Query, key and value are one product, gate and up another; rotary angles are looked up; the residual and the arithmetic
-of attention on a CPU are float32 whatever the weights are. A model whose parts are not exactly the known ones is not recognised and runs as
-transformers wrote it. Whether the result is right is checked against the stock model by whoever builds one
-(`assembly`).
+Query, key and value are one product, gate and up another; rotary angles are looked up; the residual and, on a CPU, the
+arithmetic of attention are float32 whatever the weights are. A model whose parts are not exactly the known ones is not
+recognised and runs as transformers wrote it. Whether the result is right is checked against the stock model by whoever
+builds one (`assembly`).
 """
 
 from __future__ import annotations
