@@ -313,5 +313,7 @@ def _encode(record: PeerRecord) -> str:
 def _decode(encoded: bytes) -> PeerRecord:
     """The record without what only a later release has to say."""
     told: dict[str, Any] = {key: value for key, value in json.loads(encoded).items() if key in RECORD_FIELDS}
-    learned = tuple(LearnedTime(**entry) for entry in told.get("learned", ()))
+    learned = tuple(
+        LearnedTime(entry["peer_id"], entry["base_ms"], entry["row_ms"]) for entry in told.get("learned", ())
+    )
     return PeerRecord(**{**told, "incarnation": int(told["incarnation"]), "learned": learned})

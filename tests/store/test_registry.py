@@ -46,11 +46,13 @@ async def test_times_of_passes_are_listed_with_their_peer(store: Store) -> None:
 
 async def test_a_record_of_a_later_release_is_read_without_what_is_new(store: Store) -> None:
     registry = Registry(store)
-    await registry.register(DRAFTER)
+    known = replace(DRAFTER, learned=(TIME,))
+    await registry.register(known)
     peers = store.key("peers")
     record = json.loads(await store.client.hget(peers, DRAFTER.peer_id))
-    await store.client.hset(peers, DRAFTER.peer_id, json.dumps({**record, "temper": "calm"}))
-    assert await registry.peers() == (DRAFTER,)
+    record["temper"] = record["learned"][0]["temper"] = "calm"
+    await store.client.hset(peers, DRAFTER.peer_id, json.dumps(record))
+    assert await registry.peers() == (known,)
 
 
 async def test_peers_are_sorted_by_role_and_id(store: Store) -> None:
