@@ -16,17 +16,21 @@ from rich.console import Console
 from rich.progress import Progress
 
 from bench.measuring import Baseline, Load, Measured, measure_mesh
-from bench.report import Report
+from bench.report import PLAIN, Report
 from bench.scheduler import measure as measure_scheduler
 from cosine.cli.demo import models
+from cosine.cli.demo.measuring import BF16_MARGIN, Run, likeness
 from cosine.cli.demo.models import Prompt
 from cosine.cli.supervisor import Mesh, interrupt_main_task
 from cosine.client.async_client import AsyncClient
+from cosine.client.results import Speculation
 from cosine.core.errors import BadRequest
 from cosine.core.strategy import PRESETS
 from cosine.core.strategy import parse as parse_strategy
 
 LOADS = ((1, 0.0), (8, 0.0), (1, 1.0))
+DOMAINS = 4
+PER_DOMAIN_AT_ONCE = 8  # with many clients: four requests each, so that in most rounds all of them have one
 ASSISTANT = "general"
 TABLE_WIDTH = 110  # where output goes to a file there is no terminal to ask
 
@@ -60,9 +64,9 @@ async def run(options: argparse.Namespace, console: Console) -> Report:
         spec = (await models.testbed_spec()).model_copy(
             update={"threads": options.threads, "verifiers": options.verifiers}
         )
-        prompts = models.testbed_prompts(spec.target, options.prompts)
+        prompts = models.testbed_prompts(spec.target, options.prompts * PER_DOMAIN_AT_ONCE)
         assistant = spec.drafters[ASSISTANT]
-    report = Report(options.threads, options.tokens, len(prompts))
+    report = Report(options.threads, options.tokens)
     with console.status("starting the mesh"):
         mesh = Mesh(spec)
         await mesh.__aenter__()
@@ -73,6 +77,7 @@ async def run(options: argparse.Namespace, console: Console) -> Report:
         async with AsyncClient(mesh.gateway_address) as client:
             await _warm_up(client, prompts, options.names)
             await _all_runs(options, console, client, prompts, baseline, report)
+            await _compare_texts(client, prompts, report)
         report.memory_mb = {peer.role: _resident_mb(peer.pid) for peer in mesh.peers if peer.role in report.LEAN}
     finally:
         if baseline is not None:
@@ -84,7 +89,7 @@ async def run(options: argparse.Namespace, console: Console) -> Report:
 
 async def _warm_up(client: AsyncClient, prompts: list[Prompt], names: list[str]) -> None:
     for name in names:
-        await measure_mesh(client, prompts, Load(1, 0.0, 24), name)
+        await measure_mesh(client, prompts, Load(1, 0.0, 24, DOMAINS), name)
 
 
 async def _all_runs(
@@ -95,7 +100,11 @@ async def _all_runs(
     baseline: Baseline | None,
     report: Report,
 ) -> None:
-    loads = [Load(clients, temperature, options.tokens) for clients, temperature in LOADS]
+    alone = DOMAINS * options.prompts
+    loads = [
+        Load(clients, temperature, options.tokens, alone if clients == 1 else alone * PER_DOMAIN_AT_ONCE)
+        for clients, temperature in LOADS
+    ]
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("measuring", total=options.runs * len(loads) * (len(options.names) + 2))
 
@@ -111,6 +120,24 @@ async def _all_runs(
                     if baseline is not None and load.clients == 1:
                         system = "transformers, assisted" if assisted else "transformers"
                         note(load, system, await baseline.measure(prompts, load, assisted))
+
+
+async def _compare_texts(client: AsyncClient, prompts: list[Prompt], report: Report) -> None:
+    """Every greedy text beside plain decoding's of the same run; where they part, the target is asked once more."""
+    for load, systems in report.runs.items():
+        for system, runs in systems.items():
+            if load.temperature or system == PLAIN or system.startswith("transformers"):
+                continue
+            likenesses = report.likenesses.setdefault(load, {}).setdefault(system, [])
+            for run, plain in zip(runs, systems[PLAIN], strict=True):
+                for prompt, text, other in zip(prompts, run.texts, plain.texts, strict=False):
+                    likenesses.append(
+                        await likeness(client, _as_run(prompt, text), _as_run(prompt, other), BF16_MARGIN)
+                    )
+
+
+def _as_run(prompt: Prompt, token_ids: tuple[int, ...]) -> Run:
+    return Run(prompt, token_ids, 0.0, Speculation())
 
 
 def _resident_mb(pid: int) -> float:

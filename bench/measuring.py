@@ -21,16 +21,17 @@ STREAM_BYTES_MAX = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`clients` requests at a time over all prompts."""
+    """`clients` requests at a time, `request_count` in all, of `token_count` new tokens each."""
 
     clients: int
     temperature: float
     token_count: int
+    request_count: int
 
     @property
     def label(self) -> str:
         kind = "greedy" if self.temperature == 0 else f"temperature {self.temperature:g}"
-        return f"{kind}, {self.clients} client{'s' if self.clients > 1 else ''}"
+        return f"{kind}, {self.clients} client{'s' if self.clients > 1 else ''}, {self.request_count} requests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,8 @@ class Measured:
 
 
 async def measure_mesh(client: AsyncClient, prompts: Sequence[Prompt], load: Load, strategy: str) -> Measured:
-    """The mesh with one strategy: every prompt once with one client, twice with several, which share the prompts."""
-    queue = list(enumerate(prompts)) if load.clients == 1 else list(enumerate([*prompts, *prompts]))
+    """The mesh with one strategy on the first of the prompts; a client takes the next when its last is answered."""
+    queue = list(enumerate(prompts[: load.request_count]))
     total = len(queue)
     done: dict[int, tuple[Completion, float, float]] = {}
 
@@ -130,10 +131,10 @@ class Baseline:
         return baseline
 
     async def measure(self, prompts: Sequence[Prompt], load: Load, assisted: bool) -> Measured:
-        """All prompts, one after the other."""
+        """As many prompts as the load has requests, one after the other."""
         seconds = 0.0
         texts: list[tuple[int, ...]] = []
-        for index, prompt in enumerate(prompts):
+        for index, prompt in enumerate(prompts[: load.request_count]):
             request = {
                 "prompt": prompt.token_ids,
                 "max_new_tokens": load.token_count,

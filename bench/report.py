@@ -11,6 +11,7 @@ from rich.table import Table
 
 from bench.measuring import Load, Measured
 from bench.scheduler import HandleTimes
+from cosine.cli.demo.measuring import BF16_MARGIN, FAILED, IDENTICAL, Likeness
 
 PLAIN = "plain"
 COLUMNS = ("system", "tokens/s", "x plain", "least-most", "tok/verdict", "overhead", "allowed", "first ms")
@@ -22,8 +23,8 @@ class Report:
 
     threads: int
     token_count: int
-    prompt_count: int
     runs: dict[Load, dict[str, list[Measured]]] = field(default_factory=dict)
+    likenesses: dict[Load, dict[str, list[Likeness]]] = field(default_factory=dict)
     memory_mb: dict[str, float] = field(default_factory=dict)
     handle_times: HandleTimes | None = None
 
@@ -67,10 +68,13 @@ class Report:
 
     def notes(self) -> Iterator[str]:
         """Figures beside the tables."""
-        yield f"{self.threads} verifier thread(s); {self.prompt_count} held-out prompts, {self.token_count} tokens each"
+        yield f"{self.threads} verifier thread(s); held-out prompts, {self.token_count} new tokens each"
         for load, systems in self.runs.items():
-            same = [system for system in systems if self._same_text(load, system)]
-            yield f"{load.label}: text equal to plain decoding's in every run: {', '.join(same)}"
+            for system, likenesses in self.likenesses.get(load, {}).items():
+                yield f"{load.label}: {system}: {_told(likenesses)}"
+            if load not in self.likenesses:
+                same = [system for system in systems if self._same_text(load, system)]
+                yield f"{load.label}: every text is plain decoding's: {', '.join(same)}"
             if "transformers, assisted" in systems and "cosine" in systems:
                 middle, least, most = self.ratio(load, "cosine", "transformers, assisted")
                 yield f"{load.label}: cosine is {middle:.2f} ({least:.2f}-{most:.2f}) times assisted transformers"
@@ -89,15 +93,16 @@ class Report:
         return {
             "threads": self.threads,
             "token_count": self.token_count,
-            "prompt_count": self.prompt_count,
             "loads": [
                 {
                     "clients": load.clients,
+                    "requests": load.request_count,
                     "temperature": load.temperature,
                     "systems": {
                         system: {
                             "ratio_to_plain": self.ratio(load, system, PLAIN)[0],
                             "same_text": self._same_text(load, system),
+                            "likeness": [asdict(one) for one in self.likenesses.get(load, {}).get(system, ())],
                             "runs": [
                                 {key: value for key, value in asdict(run).items() if key != "texts"} for run in runs
                             ],
@@ -110,6 +115,18 @@ class Report:
             "memory_mb": self.memory_mb,
             "handle_times": None if self.handle_times is None else asdict(self.handle_times),
         }
+
+
+def _told(likenesses: list[Likeness]) -> str:
+    """What came of comparing texts with plain decoding's of the same run."""
+    parted = [likeness for likeness in likenesses if likeness.kind != IDENTICAL]
+    same = f"{len(likenesses) - len(parted)} of {len(likenesses)} texts are plain decoding's"
+    if not parted:
+        return same
+    failed = sum(likeness.kind == FAILED for likeness in parted)
+    widest = max(likeness.gap for likeness in parted)
+    near = f"{len(parted) - failed} part at a near-tie (widest gap {widest:.3f}, allowed {BF16_MARGIN})"
+    return f"{same}, {near}, {failed} fail"
 
 
 def _median(runs: list[Measured], name: str) -> float:

@@ -42,7 +42,8 @@ class CellKey:
 @dataclass(frozen=True, slots=True)
 class Figures:
     """What came out, in the profile's time. Latency per token is from a request's arrival to its last token, over its
-    tokens: the mean over requests, with half the width of its 95 % interval. `texts` are digests, one per request."""
+    tokens: the mean over requests, with half the width of its 95 % interval. `texts` are digests, one per request. Of
+    `pass_count` paced passes (None: an earlier version did not count) the worst process overran the share `overrun`."""
 
     token_ms: float
     token_ms_95: float
@@ -54,11 +55,12 @@ class Figures:
     verified_wasted: float | None
     overrun: float
     texts: tuple[str, ...]
+    pass_count: int | None = None
 
     @property
     def is_valid(self) -> bool:
-        """False where this machine could not keep the profile's pace."""
-        return self.overrun <= OVERRUN_MAX
+        """False where this machine could not keep the profile's pace, or where no pass was seen to keep any."""
+        return self.pass_count != 0 and self.overrun <= OVERRUN_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ def figures(observed: Observation, time_scale: float, verifier_count: int) -> Fi
         used.verified_wasted,
         used.overrun,
         tuple(one.text for one in served),
+        used.pass_count,
     )
 
 

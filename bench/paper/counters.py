@@ -45,11 +45,14 @@ def difference(before: Counters, after: Counters) -> Counters:
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Of one measurement: share of time in which verifiers computed, shares of drafted and of verified tokens that were
-    never committed (None: there were none), and the largest share of passes of one process that overran their time."""
+    never committed (None: there were none), how many paced passes ran, how many of them overran their time, and the
+    largest share that overran of one process's."""
 
     verifier_busy: float
     drafted_wasted: float | None
     verified_wasted: float | None
+    pass_count: int
+    overrun_count: int
     overrun: float
 
 
@@ -64,6 +67,8 @@ def usage(counted: Counters, wall_s: float, verifier_count: int) -> Usage:
         total(VERIFY_S) / wall_s / verifier_count,
         wasted(total(ACCEPTED), total(DRAFTED)),
         wasted(total(ACCEPTED), total(VERIFIED)),
+        int(total(PASSES)),
+        int(total(OVERRUNS)),
         max(shares, default=0.0),
     )
 

@@ -69,13 +69,15 @@ class Group:
 
 
 class Runner:
-    """All cells of one profile. `note` hears of every cell that is finished, also of those found in the file."""
+    """All cells of one profile. `note` hears of every cell that is finished, also of those found in the file.
+    `passes_seen` are the paced passes of the cells it has measured itself."""
 
     def __init__(self, profile: Profile, extent: Extent, file: CellFile, note: Callable[[Cell], None]) -> None:
         self._profile = profile
         self._extent = extent
         self._file = file
         self._note = note
+        self.passes_seen = 0
         self._prompts = testbed_prompts(read_testbed()["target"], PROMPTS_PER_DOMAIN)
         self._domains = len({prompt.domain for prompt in self._prompts})
         self._sources = sources_digest()
@@ -156,6 +158,7 @@ class Runner:
                 else:
                     observed = await bench.closed(task.key.strategy, task.load, task.key.request_count)
             found = figures(observed, extent.time_scale, park.verifier_count)
+            self.passes_seen += found.pass_count or 0
         except TimeoutError:
             refused = f"took longer than {extent.cell_timeout_s:g} s; allow more with --cell-timeout-s"
         except ExceptionGroup as errors:
