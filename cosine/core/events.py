@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from cosine.core.errors import MeshError
 from cosine.core.plan import DraftedTree, DraftPlan
+from cosine.core.processors import UNKNOWN, Processor
 from cosine.core.sampling import GREEDY, Sampling
 from cosine.core.tree import EMPTY, TokenTree
 
@@ -42,6 +43,7 @@ class VerifierFacts:
     tokens_max: int = 2048
     base_ms: float = 0.0
     row_ms: float = 0.0
+    processor: Processor = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class DrafterFacts:
     base_ms: float = 0.0
     row_ms: float = 0.0
     model_id: str = ""
+    processor: Processor = UNKNOWN
 
 
 # -- events

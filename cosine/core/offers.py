@@ -59,7 +59,7 @@ class Offers:
         """Steps that drafters of a plan go on while the verdict is out. Those of an adaptive strategy do not where they
         share processors: they would slow down one another, and the target (0.74 to 1.12 times plain decoding was seen
         with eight clients on two cores)."""
-        return strategy.lookahead if self._pace.drafting.apart or not strategy.adaptive else 0
+        return strategy.lookahead if self._pace.apart or not strategy.adaptive else 0
 
     def note_verdict(self, live: Live, verify_ms: float, token_count: int) -> None:
         """A verdict on a request's draft, for strategies that learn their length from it."""

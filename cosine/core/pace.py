@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from cosine.core.processors import Processor, crowded
 from cosine.core.timing import DraftModel, LineModel, Load
 
 TRUTH_FADE = 0.97
@@ -33,7 +34,7 @@ class Pace:
     `single_misses` and `chain_misses` say how many times as often one drafter misses as all that the strategy allows,
     and one path as its full beam. `rows_per_step` are nodes verified per step of depth. In a share `head_share` of the
     rounds some tree is left to start from, `head_depth` deep on average. `hidden_ms` of drafting pass while the
-    verifier works for others.
+    verifier works for others. `verifiers` and `drafters` are peers by id.
     """
 
     verify: LineModel = field(default_factory=lambda: LineModel(base_ms=8.0, slope_ms=0.3))
@@ -46,7 +47,16 @@ class Pace:
     head_share: float = 0.0
     head_depth: float = 0.0
     hidden_ms: float = 0.0
+    verifiers: dict[str, Processor] = field(default_factory=dict)
+    drafters: dict[str, Processor] = field(default_factory=dict)
     _bias: float = 1.0
+
+    @property
+    def apart(self) -> bool:
+        """True where drafters may work while the target does, without slowing down it or one another: where all say
+        what they compute on by that, else by what has been learned of drafters' times."""
+        crowd = crowded((*self.verifiers.values(), *self.drafters.values()))
+        return self.drafting.apart if crowd is None else not crowd
 
     def note_promise(self, promised: float, committed_count: int) -> None:
         """A session was promised so many tokens of a round; `truth` is the share of what was promised beyond plain

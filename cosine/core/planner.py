@@ -61,6 +61,7 @@ class Planner:
         self._config = config
         self._pace = pace
         self.offers = Offers(pace)
+        self._known: dict[str, Sequence[DrafterFacts]] = {}
         self._under_way: dict[int, Drafting] = {}
         self._wanting: list[Live] = []
         self.drafters_seen = 0
@@ -75,6 +76,9 @@ class Planner:
         if measured and not self.drafters_seen:
             slowest = max(measured, key=lambda facts: facts.base_ms)
             self._pace.drafting = DraftModel.seeded(slowest.base_ms, slowest.row_ms)
+        self._known[fusion] = drafters
+        known = (facts for name, drafters in self._known.items() if name in self.fusions for facts in drafters)
+        self._pace.drafters = {facts.peer_id: facts.processor for facts in known}
         self.fusions[fusion].drafters_changed(drafters)
         self.drafters_seen = max(self.drafters_seen, len(self.fusions[fusion].models))
 

@@ -30,10 +30,12 @@ class Seats:
         if facts.base_ms and not self.seen_count:
             self._pace.verify = LineModel.seeded(facts.base_ms, facts.row_ms)
         self.by_peer[facts.peer_id] = Seat(facts)
+        self._pace.verifiers[facts.peer_id] = facts.processor
         self.seen_count = max(self.seen_count, len(self.by_peer))
 
     def down(self, peer_id: str) -> bool:
         """A verifier is gone; False where it was gone already."""
+        self._pace.verifiers.pop(peer_id, None)
         return self.by_peer.pop(peer_id, None) is not None
 
     def roomy(self) -> list[Seat]:

@@ -24,13 +24,15 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What the rest of the mesh may know of a model. `tokens_max` is prompt and output together."""
+    """What the rest of the mesh may know of a model. `tokens_max` is prompt and output together; `device` is what it
+    computes on, in torch's words, or "paced" where it plays other hardware."""
 
     model_id: str
     vocab_size: int
     tokens_max: int
     tokenizer_fingerprint: str
     eos_token_ids: tuple[int, ...]
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -65,7 +65,7 @@ class PacedEngine:
 
     @property
     def card(self) -> ModelCard:
-        return self._engine.card
+        return replace(self._engine.card, device="paced")
 
     @property
     def limits(self) -> EngineLimits:

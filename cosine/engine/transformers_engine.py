@@ -50,7 +50,9 @@ def load(
     model, config = assemble(folder, dtype, device, limits.tokens_max)
     lore = read_lore(folder, config)
     tokens_max = min(limits.tokens_max, lore.context_length or limits.tokens_max)
-    card = ModelCard(model_id or source, lore.vocab_size, tokens_max, lore.fingerprint, lore.eos_token_ids)
+    card = ModelCard(
+        model_id or source, lore.vocab_size, tokens_max, lore.fingerprint, lore.eos_token_ids, str(model.device)
+    )
     return TransformersEngine(model, card, replace(limits, tokens_max=tokens_max), threads)
 
 

@@ -9,6 +9,7 @@ from cosine.engine.base import Engine
 from cosine.engine.loading import open_engine
 from cosine.engine.measuring import TimeModel, measure
 from cosine.engine.paced import PacedEngine
+from cosine.engine.processors import processor_of
 from cosine.peer.desk import Desk
 from cosine.peer.membership import membership
 from cosine.peer.model_settings import ModelSettings
@@ -50,6 +51,7 @@ async def serve_model(
         bounds=settings.bounds(card.tokens_max),
         base_ms=times.base_ms if times else None,
         row_ms=times.row_ms if times else None,
+        processor=processor_of(card.device, settings.threads),
     )
     servicer = make(engine, identity)
     servicer.desk.link = link

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 
 from cosine.core.errors import Mismatch
+from cosine.core.processors import UNKNOWN, Processor
 from cosine.v1 import types_pb2 as types
 from cosine.v1.fusion_pb2 import DrafterEntry
 
@@ -30,6 +31,7 @@ class Identity:
     """A peer: its role ("drafter"), name, incarnation and, where it holds one, its model.
 
     A forward pass of the model over `rows` rows takes `base_ms + row_ms * rows`; None where nobody has measured it.
+    It computes on `processor`.
     """
 
     role: str
@@ -41,6 +43,7 @@ class Identity:
     bounds: Bounds = Bounds()
     base_ms: float | None = None
     row_ms: float | None = None
+    processor: Processor = UNKNOWN
 
 
 def to_proto(identity: Identity) -> types.Hello:
@@ -63,6 +66,7 @@ def to_proto(identity: Identity) -> types.Hello:
         ),
         base_ms=identity.base_ms,
         row_ms=identity.row_ms,
+        processor=processor_to_proto(identity.processor),
     )
 
 
@@ -92,7 +96,21 @@ def from_proto(hello: types.Hello, expected_role: str) -> Identity:
         bounds=Bounds(limits.credits, limits.sessions_max, limits.batch_max, limits.tree_nodes_max, limits.tokens_max),
         base_ms=base_ms,
         row_ms=row_ms,
+        processor=processor_of(hello),
     )
+
+
+def processor_to_proto(processor: Processor) -> types.Processor | None:
+    """The message; none where nothing is known."""
+    if not processor.name:
+        return None
+    return types.Processor(name=processor.name, cores=processor.cores, threads=processor.threads)
+
+
+def processor_of(message: types.Hello | DrafterEntry) -> Processor:
+    """What the peer behind a message computes on."""
+    told = message.processor
+    return Processor(told.name, max(1, told.cores), max(1, told.threads)) if told.name else UNKNOWN
 
 
 def pass_times(message: types.Hello | DrafterEntry) -> tuple[float, float] | tuple[None, None]:

@@ -129,7 +129,7 @@ class DrafterList(_message.Message):
     def __init__(self, drafters: _Optional[_Iterable[_Union[DrafterEntry, _Mapping]]] = ...) -> None: ...
 
 class DrafterEntry(_message.Message):
-    __slots__ = ("peer_id", "model_id", "incarnation", "tokenizer_fingerprint", "vocab_size", "base_ms", "row_ms")
+    __slots__ = ("peer_id", "model_id", "incarnation", "tokenizer_fingerprint", "vocab_size", "base_ms", "row_ms", "processor")
     PEER_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -137,6 +137,7 @@ class DrafterEntry(_message.Message):
     VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
     BASE_MS_FIELD_NUMBER: _ClassVar[int]
     ROW_MS_FIELD_NUMBER: _ClassVar[int]
+    PROCESSOR_FIELD_NUMBER: _ClassVar[int]
     peer_id: str
     model_id: str
     incarnation: int
@@ -144,4 +145,5 @@ class DrafterEntry(_message.Message):
     vocab_size: int
     base_ms: float
     row_ms: float
-    def __init__(self, peer_id: _Optional[str] = ..., model_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., tokenizer_fingerprint: _Optional[str] = ..., vocab_size: _Optional[int] = ..., base_ms: _Optional[float] = ..., row_ms: _Optional[float] = ...) -> None: ...
+    processor: _types_pb2.Processor
+    def __init__(self, peer_id: _Optional[str] = ..., model_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., tokenizer_fingerprint: _Optional[str] = ..., vocab_size: _Optional[int] = ..., base_ms: _Optional[float] = ..., row_ms: _Optional[float] = ..., processor: _Optional[_Union[_types_pb2.Processor, _Mapping]] = ...) -> None: ...

@@ -24,35 +24,37 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63osine/v1/types.proto\x12\tcosine.v1\"\x90\x02\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x1d\n\x04role\x18\x02 \x01(\x0e\x32\x0f.cosine.v1.Role\x12\x0f\n\x07peer_id\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\x04\x12\x10\n\x08model_id\x18\x05 \x01(\t\x12\x1d\n\x15tokenizer_fingerprint\x18\x06 \x01(\t\x12\x12\n\nvocab_size\x18\x07 \x01(\r\x12!\n\x06limits\x18\x08 \x01(\x0b\x32\x11.cosine.v1.Limits\x12\x14\n\x07\x62\x61se_ms\x18\t \x01(\x02H\x00\x88\x01\x01\x12\x13\n\x06row_ms\x18\n \x01(\x02H\x01\x88\x01\x01\x42\n\n\x08_base_msB\t\n\x07_row_ms\"n\n\x06Limits\x12\x0f\n\x07\x63redits\x18\x01 \x01(\r\x12\x14\n\x0csessions_max\x18\x02 \x01(\r\x12\x11\n\tbatch_max\x18\x03 \x01(\r\x12\x16\n\x0etree_nodes_max\x18\x04 \x01(\r\x12\x12\n\ntokens_max\x18\x05 \x01(\r\"\x85\x03\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\x11\n\x04seed\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x04 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x02H\x03\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x06 \x01(\x02H\x04\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x07 \x01(\x02H\x05\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x08 \x01(\x02H\x06\x88\x01\x01\x12(\n\nlogit_bias\x18\t \x03(\x0b\x32\x14.cosine.v1.LogitBias\x12\x15\n\x08logprobs\x18\n \x01(\rH\x07\x88\x01\x01\x42\x07\n\x05_seedB\x08\n\x06_top_kB\x08\n\x06_top_pB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x0b\n\t_logprobs\"+\n\tLogitBias\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0c\n\x04\x62ias\x18\x02 \x01(\x02\"W\n\tTokenTree\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x0f\n\x07parents\x18\x02 \x03(\x11\x12\x13\n\x0b\x63onfidences\x18\x03 \x03(\x02\x12\x11\n\tproposers\x18\x04 \x03(\x04\"M\n\rTokenLogprobs\x12\x0f\n\x07logprob\x18\x01 \x01(\x02\x12\x15\n\rtop_token_ids\x18\x02 \x03(\r\x12\x14\n\x0ctop_logprobs\x18\x03 \x03(\x02\"$\n\rCloseSessions\x12\x13\n\x0bsession_ids\x18\x01 \x03(\t\"\x1e\n\nCancelWork\x12\x10\n\x08work_ids\x18\x01 \x03(\x04\"\x87\x02\n\x12SpeculationFigures\x12\x13\n\x0bround_count\x18\x01 \x01(\r\x12\x1b\n\x13\x64rafted_token_count\x18\x02 \x01(\r\x12\x1c\n\x14\x61\x63\x63\x65pted_token_count\x18\x03 \x01(\r\x12\x10\n\x08\x64rafters\x18\x04 \x03(\t\x12\x10\n\x08\x64raft_us\x18\x05 \x01(\x04\x12\x11\n\tverify_us\x18\x06 \x01(\x04\x12\x1a\n\x12\x64rafter_forward_us\x18\x07 \x01(\x04\x12\x16\n\x0e\x65xchange_count\x18\x08 \x01(\r\x12\x10\n\x08strategy\x18\t \x01(\t\x12\x10\n\x08round_us\x18\n \x01(\x04\x12\x12\n\nprefill_us\x18\x0b \x01(\x04*x\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x10\n\x0cROLE_GATEWAY\x10\x01\x12\x12\n\x0eROLE_SCHEDULER\x10\x02\x12\x0f\n\x0bROLE_FUSION\x10\x03\x12\x10\n\x0cROLE_DRAFTER\x10\x04\x12\x11\n\rROLE_VERIFIER\x10\x05*\x8d\x01\n\nItemStatus\x12\x1b\n\x17ITEM_STATUS_UNSPECIFIED\x10\x00\x12\x12\n\x0eITEM_STATUS_OK\x10\x01\x12\x1a\n\x16ITEM_STATUS_CACHE_MISS\x10\x02\x12\x17\n\x13ITEM_STATUS_REFUSED\x10\x03\x12\x19\n\x15ITEM_STATUS_CANCELLED\x10\x04*\x84\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x46INISH_REASON_STOP_TOKEN\x10\x01\x12\x1d\n\x19\x46INISH_REASON_STOP_STRING\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63osine/v1/types.proto\x12\tcosine.v1\"\xb9\x02\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x1d\n\x04role\x18\x02 \x01(\x0e\x32\x0f.cosine.v1.Role\x12\x0f\n\x07peer_id\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\x04\x12\x10\n\x08model_id\x18\x05 \x01(\t\x12\x1d\n\x15tokenizer_fingerprint\x18\x06 \x01(\t\x12\x12\n\nvocab_size\x18\x07 \x01(\r\x12!\n\x06limits\x18\x08 \x01(\x0b\x32\x11.cosine.v1.Limits\x12\x14\n\x07\x62\x61se_ms\x18\t \x01(\x02H\x00\x88\x01\x01\x12\x13\n\x06row_ms\x18\n \x01(\x02H\x01\x88\x01\x01\x12\'\n\tprocessor\x18\x0b \x01(\x0b\x32\x14.cosine.v1.ProcessorB\n\n\x08_base_msB\t\n\x07_row_ms\"9\n\tProcessor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63ores\x18\x02 \x01(\r\x12\x0f\n\x07threads\x18\x03 \x01(\r\"n\n\x06Limits\x12\x0f\n\x07\x63redits\x18\x01 \x01(\r\x12\x14\n\x0csessions_max\x18\x02 \x01(\r\x12\x11\n\tbatch_max\x18\x03 \x01(\r\x12\x16\n\x0etree_nodes_max\x18\x04 \x01(\r\x12\x12\n\ntokens_max\x18\x05 \x01(\r\"\x85\x03\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\x11\n\x04seed\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x04 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x02H\x03\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x06 \x01(\x02H\x04\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x07 \x01(\x02H\x05\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x08 \x01(\x02H\x06\x88\x01\x01\x12(\n\nlogit_bias\x18\t \x03(\x0b\x32\x14.cosine.v1.LogitBias\x12\x15\n\x08logprobs\x18\n \x01(\rH\x07\x88\x01\x01\x42\x07\n\x05_seedB\x08\n\x06_top_kB\x08\n\x06_top_pB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x0b\n\t_logprobs\"+\n\tLogitBias\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0c\n\x04\x62ias\x18\x02 \x01(\x02\"W\n\tTokenTree\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x0f\n\x07parents\x18\x02 \x03(\x11\x12\x13\n\x0b\x63onfidences\x18\x03 \x03(\x02\x12\x11\n\tproposers\x18\x04 \x03(\x04\"M\n\rTokenLogprobs\x12\x0f\n\x07logprob\x18\x01 \x01(\x02\x12\x15\n\rtop_token_ids\x18\x02 \x03(\r\x12\x14\n\x0ctop_logprobs\x18\x03 \x03(\x02\"$\n\rCloseSessions\x12\x13\n\x0bsession_ids\x18\x01 \x03(\t\"\x1e\n\nCancelWork\x12\x10\n\x08work_ids\x18\x01 \x03(\x04\"\x87\x02\n\x12SpeculationFigures\x12\x13\n\x0bround_count\x18\x01 \x01(\r\x12\x1b\n\x13\x64rafted_token_count\x18\x02 \x01(\r\x12\x1c\n\x14\x61\x63\x63\x65pted_token_count\x18\x03 \x01(\r\x12\x10\n\x08\x64rafters\x18\x04 \x03(\t\x12\x10\n\x08\x64raft_us\x18\x05 \x01(\x04\x12\x11\n\tverify_us\x18\x06 \x01(\x04\x12\x1a\n\x12\x64rafter_forward_us\x18\x07 \x01(\x04\x12\x16\n\x0e\x65xchange_count\x18\x08 \x01(\r\x12\x10\n\x08strategy\x18\t \x01(\t\x12\x10\n\x08round_us\x18\n \x01(\x04\x12\x12\n\nprefill_us\x18\x0b \x01(\x04*x\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x10\n\x0cROLE_GATEWAY\x10\x01\x12\x12\n\x0eROLE_SCHEDULER\x10\x02\x12\x0f\n\x0bROLE_FUSION\x10\x03\x12\x10\n\x0cROLE_DRAFTER\x10\x04\x12\x11\n\rROLE_VERIFIER\x10\x05*\x8d\x01\n\nItemStatus\x12\x1b\n\x17ITEM_STATUS_UNSPECIFIED\x10\x00\x12\x12\n\x0eITEM_STATUS_OK\x10\x01\x12\x1a\n\x16ITEM_STATUS_CACHE_MISS\x10\x02\x12\x17\n\x13ITEM_STATUS_REFUSED\x10\x03\x12\x19\n\x15ITEM_STATUS_CANCELLED\x10\x04*\x84\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x46INISH_REASON_STOP_TOKEN\x10\x01\x12\x1d\n\x19\x46INISH_REASON_STOP_STRING\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cosine.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=1364
-  _globals['_ROLE']._serialized_end=1484
-  _globals['_ITEMSTATUS']._serialized_start=1487
-  _globals['_ITEMSTATUS']._serialized_end=1628
-  _globals['_FINISHREASON']._serialized_start=1631
-  _globals['_FINISHREASON']._serialized_end=1763
+  _globals['_ROLE']._serialized_start=1464
+  _globals['_ROLE']._serialized_end=1584
+  _globals['_ITEMSTATUS']._serialized_start=1587
+  _globals['_ITEMSTATUS']._serialized_end=1728
+  _globals['_FINISHREASON']._serialized_start=1731
+  _globals['_FINISHREASON']._serialized_end=1863
   _globals['_HELLO']._serialized_start=37
-  _globals['_HELLO']._serialized_end=309
-  _globals['_LIMITS']._serialized_start=311
-  _globals['_LIMITS']._serialized_end=421
-  _globals['_SAMPLING']._serialized_start=424
-  _globals['_SAMPLING']._serialized_end=813
-  _globals['_LOGITBIAS']._serialized_start=815
-  _globals['_LOGITBIAS']._serialized_end=858
-  _globals['_TOKENTREE']._serialized_start=860
-  _globals['_TOKENTREE']._serialized_end=947
-  _globals['_TOKENLOGPROBS']._serialized_start=949
-  _globals['_TOKENLOGPROBS']._serialized_end=1026
-  _globals['_CLOSESESSIONS']._serialized_start=1028
-  _globals['_CLOSESESSIONS']._serialized_end=1064
-  _globals['_CANCELWORK']._serialized_start=1066
-  _globals['_CANCELWORK']._serialized_end=1096
-  _globals['_SPECULATIONFIGURES']._serialized_start=1099
-  _globals['_SPECULATIONFIGURES']._serialized_end=1362
+  _globals['_HELLO']._serialized_end=350
+  _globals['_PROCESSOR']._serialized_start=352
+  _globals['_PROCESSOR']._serialized_end=409
+  _globals['_LIMITS']._serialized_start=411
+  _globals['_LIMITS']._serialized_end=521
+  _globals['_SAMPLING']._serialized_start=524
+  _globals['_SAMPLING']._serialized_end=913
+  _globals['_LOGITBIAS']._serialized_start=915
+  _globals['_LOGITBIAS']._serialized_end=958
+  _globals['_TOKENTREE']._serialized_start=960
+  _globals['_TOKENTREE']._serialized_end=1047
+  _globals['_TOKENLOGPROBS']._serialized_start=1049
+  _globals['_TOKENLOGPROBS']._serialized_end=1126
+  _globals['_CLOSESESSIONS']._serialized_start=1128
+  _globals['_CLOSESESSIONS']._serialized_end=1164
+  _globals['_CANCELWORK']._serialized_start=1166
+  _globals['_CANCELWORK']._serialized_end=1196
+  _globals['_SPECULATIONFIGURES']._serialized_start=1199
+  _globals['_SPECULATIONFIGURES']._serialized_end=1462
 # @@protoc_insertion_point(module_scope)

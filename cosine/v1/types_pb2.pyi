@@ -47,7 +47,7 @@ FINISH_REASON_STOP_STRING: FinishReason
 FINISH_REASON_LENGTH: FinishReason
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_version", "role", "peer_id", "incarnation", "model_id", "tokenizer_fingerprint", "vocab_size", "limits", "base_ms", "row_ms")
+    __slots__ = ("protocol_version", "role", "peer_id", "incarnation", "model_id", "tokenizer_fingerprint", "vocab_size", "limits", "base_ms", "row_ms", "processor")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     PEER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -58,6 +58,7 @@ class Hello(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     BASE_MS_FIELD_NUMBER: _ClassVar[int]
     ROW_MS_FIELD_NUMBER: _ClassVar[int]
+    PROCESSOR_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     role: Role
     peer_id: str
@@ -68,7 +69,18 @@ class Hello(_message.Message):
     limits: Limits
     base_ms: float
     row_ms: float
-    def __init__(self, protocol_version: _Optional[int] = ..., role: _Optional[_Union[Role, str]] = ..., peer_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., model_id: _Optional[str] = ..., tokenizer_fingerprint: _Optional[str] = ..., vocab_size: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., base_ms: _Optional[float] = ..., row_ms: _Optional[float] = ...) -> None: ...
+    processor: Processor
+    def __init__(self, protocol_version: _Optional[int] = ..., role: _Optional[_Union[Role, str]] = ..., peer_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., model_id: _Optional[str] = ..., tokenizer_fingerprint: _Optional[str] = ..., vocab_size: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., base_ms: _Optional[float] = ..., row_ms: _Optional[float] = ..., processor: _Optional[_Union[Processor, _Mapping]] = ...) -> None: ...
+
+class Processor(_message.Message):
+    __slots__ = ("name", "cores", "threads")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CORES_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    cores: int
+    threads: int
+    def __init__(self, name: _Optional[str] = ..., cores: _Optional[int] = ..., threads: _Optional[int] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("credits", "sessions_max", "batch_max", "tree_nodes_max", "tokens_max")

@@ -12,7 +12,7 @@ import structlog
 from cosine.core.fusion import Command, Fusion
 from cosine.core.plan import CancelSteps, Step, Trees
 from cosine.core.tree import validate
-from cosine.rpc.hello import Identity
+from cosine.rpc.hello import Identity, processor_to_proto
 from cosine.rpc.metrics import FUSION_SESSIONS, FUSION_STALE
 from cosine.rpc.streams import Credits, Outbox, PeerLink, accept
 from cosine.rpc.telemetry import Spans
@@ -182,6 +182,7 @@ class FusionServicer(FusionServiceServicer):
                 vocab_size=peer.vocab_size,
                 base_ms=peer.base_ms,
                 row_ms=peer.row_ms,
+                processor=processor_to_proto(peer.processor),
             )
             for peer in (drafter.peer for drafter in self._drafters.values())
         ]

@@ -14,7 +14,7 @@ import structlog
 from cosine.core import events as ev
 from cosine.core.errors import Mismatch, Unavailable
 from cosine.core.scheduler import Scheduler
-from cosine.rpc.hello import Bounds, Identity, check_same_tokenizer, pass_times
+from cosine.rpc.hello import Identity, check_same_tokenizer, pass_times, processor_of
 from cosine.rpc.metrics import SCHEDULER_HANDLE_SECONDS, SCHEDULER_LIVE
 from cosine.rpc.streams import Outbox, PeerLink, accept
 from cosine.rpc.telemetry import Spans
@@ -153,6 +153,7 @@ class SchedulerServicer(SchedulerServiceServicer):
             bounds.tokens_max,
             peer.base_ms or 0.0,
             peer.row_ms or 0.0,
+            peer.processor,
         )
         self.handle(ev.VerifierUp(facts))
         for fusion in self._fusions:
@@ -201,7 +202,7 @@ class SchedulerServicer(SchedulerServiceServicer):
                 if target is not None:
                     check_same_tokenizer(target, drafter)
                 times = (drafter.base_ms or 0.0, drafter.row_ms or 0.0)
-                fitting.append(ev.DrafterFacts(drafter.peer_id, *times, drafter.model_id))
+                fitting.append(ev.DrafterFacts(drafter.peer_id, *times, drafter.model_id, drafter.processor))
             except Mismatch as error:
                 log.error("drafter left out", drafter=drafter.peer_id, reason=error.message)
         names = tuple(facts.peer_id for facts in fitting)
@@ -332,16 +333,19 @@ class FusionLinks:
 
 
 def _identities(message: fusion_pb2.DrafterList) -> tuple[Identity, ...]:
-    return tuple(
-        Identity(
-            "drafter",
-            entry.peer_id,
-            entry.incarnation,
-            entry.model_id,
-            entry.tokenizer_fingerprint,
-            entry.vocab_size,
-            Bounds(),
-            *pass_times(entry),
-        )
-        for entry in message.drafters
+    return tuple(_identity(entry) for entry in message.drafters)
+
+
+def _identity(entry: fusion_pb2.DrafterEntry) -> Identity:
+    base_ms, row_ms = pass_times(entry)
+    return Identity(
+        role="drafter",
+        peer_id=entry.peer_id,
+        incarnation=entry.incarnation,
+        model_id=entry.model_id,
+        tokenizer_fingerprint=entry.tokenizer_fingerprint,
+        vocab_size=entry.vocab_size,
+        base_ms=base_ms,
+        row_ms=row_ms,
+        processor=processor_of(entry),
     )

@@ -1,0 +1,80 @@
+"""Processors: who is in whose way, and that an adaptive strategy looks ahead only where nobody is."""
+
+from __future__ import annotations
+
+import pytest
+
+from cosine.core import events as ev
+from cosine.core.config import SchedulerConfig
+from cosine.core.offers import Offers
+from cosine.core.pace import Pace
+from cosine.core.planner import Planner
+from cosine.core.processors import UNKNOWN, Processor, crowded
+from cosine.core.seats import Seats
+from cosine.core.strategy import COSINE, parse
+
+GPU = Processor("cuda:0")
+LAPTOP = Processor("cpu@laptop", cores=1, threads=1)
+SERVER = Processor("cpu@server", cores=8, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("peers", "expected"),
+    [
+        ((GPU, SERVER, SERVER), False),
+        ((GPU, GPU), True),
+        ((LAPTOP,), False),
+        ((LAPTOP, LAPTOP), True),
+        ((SERVER,) * 8, False),
+        ((SERVER,) * 9, True),
+        ((SERVER, Processor("cpu@server", cores=8, threads=8)), True),
+        ((GPU, SERVER, UNKNOWN), None),
+    ],
+)
+def test_peers_crowd_a_processor_that_has_fewer_cores_than_they_want(
+    peers: tuple[Processor, ...], expected: bool | None
+) -> None:
+    assert crowded(peers) is expected
+
+
+def lookahead(target: Processor, drafters: tuple[Processor, ...], strategy: str = "cosine") -> int:
+    """What a scheduler with these peers lets drafters do while a verdict is out."""
+    pace = Pace()
+    planner = Planner(SchedulerConfig(), pace)
+    seats = Seats(SchedulerConfig(), pace, planner)
+    seats.up(ev.VerifierFacts("verifier", processor=target))
+    planner.fusion_up("fusion")
+    planner.drafters_changed(
+        "fusion", [ev.DrafterFacts(f"drafter-{index}", processor=own) for index, own in enumerate(drafters)]
+    )
+    return Offers(pace).lookahead(parse(strategy))
+
+
+def test_drafters_with_processors_of_their_own_look_ahead_from_the_first_round() -> None:
+    assert lookahead(GPU, (SERVER, SERVER)) == COSINE.lookahead
+
+
+def test_drafters_that_share_the_targets_processor_wait_for_its_verdict() -> None:
+    assert lookahead(LAPTOP, (LAPTOP,)) == 0
+
+
+def test_drafters_that_share_one_processor_do_not_look_ahead_either() -> None:
+    assert lookahead(GPU, (LAPTOP, LAPTOP)) == 0
+
+
+def test_where_a_peer_does_not_say_it_is_left_to_what_is_learned() -> None:
+    assert lookahead(GPU, (SERVER, UNKNOWN)) == 0, "nothing is known yet"
+
+
+def test_a_fixed_strategy_looks_ahead_wherever_it_is_asked_to() -> None:
+    assert lookahead(LAPTOP, (LAPTOP,), "cosine:length=fixed") == COSINE.lookahead
+
+
+def test_a_drafter_that_has_left_is_in_nobodys_way() -> None:
+    pace = Pace()
+    planner = Planner(SchedulerConfig(), pace)
+    planner.fusion_up("fusion")
+    both = [ev.DrafterFacts(name, processor=LAPTOP) for name in ("code", "prose")]
+    planner.drafters_changed("fusion", both)
+    planner.drafters_changed("fusion", both[:1])
+    assert set(pace.drafters) == {"code"}
