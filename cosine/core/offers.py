@@ -45,7 +45,8 @@ class Offers:
         elif strategy.length is Length.COVERED:
             pace = self._pace
             step_ms = pace.drafting.pass_ms + pace.drafting.row_ms
-            depth = covered_depth(pace.verify.predict(1), step_ms, verifier_count, strategy.depth)
+            target_count = min(verifier_count, strategy.verifiers)
+            depth = covered_depth(pace.verify.predict(1), step_ms, target_count, strategy.depth)
             full = Shape(depth, full.drafter_count, full.beam, full.width, full.node_budget)
         return fixed_offer(full, len(wanting))
 
@@ -57,9 +58,10 @@ class Offers:
 
     def lookahead(self, strategy: Strategy) -> int:
         """Steps that drafters of a plan go on while the verdict is out. Those of an adaptive strategy do not where they
-        share processors: they would slow down one another, and the target (0.74 to 1.12 times plain decoding was seen
-        with eight clients on two cores)."""
-        return strategy.lookahead if self._pace.apart or not strategy.adaptive else 0
+        share processors, unless it was asked for: they would slow down one another, and the target (0.74 to 1.12 times
+        plain decoding was seen with eight clients on two cores)."""
+        asked_for = "lookahead" in strategy.demanded or not strategy.adaptive
+        return strategy.lookahead if asked_for or self._pace.apart else 0
 
     def note_verdict(self, live: Live, verify_ms: float, token_count: int) -> None:
         """A verdict on a request's draft, for strategies that learn their length from it."""

@@ -66,6 +66,10 @@ def test_where_a_peer_does_not_say_it_is_left_to_what_is_learned() -> None:
     assert lookahead(GPU, (SERVER, UNKNOWN)) == 0, "nothing is known yet"
 
 
+def test_who_asks_for_a_lookahead_gets_it() -> None:
+    assert lookahead(LAPTOP, (LAPTOP,), "cosine:lookahead=3") == 3
+
+
 def test_a_fixed_strategy_looks_ahead_wherever_it_is_asked_to() -> None:
     assert lookahead(LAPTOP, (LAPTOP,), "cosine:length=fixed") == COSINE.lookahead
 
