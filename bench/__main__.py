@@ -45,6 +45,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=1, help="held-out prompts per domain")
     parser.add_argument("--tokens", type=int, default=96, help="new tokens per prompt")
     parser.add_argument("--threads", type=int, default=1, help="threads of the verifier, and of transformers")
+    parser.add_argument("--device", default="cpu", help="of the target, and of transformers: cpu or cuda[:N] (cpu)")
+    parser.add_argument("--hidden", type=int, default=models.HIDDEN, help="width that the target is inflated to")
+    parser.add_argument("--layers", type=int, default=models.LAYERS, help="layers that the target is inflated to")
     parser.add_argument("--no-baselines", action="store_true", help="leave transformers out")
     parser.add_argument("--json", type=Path, help="also write all figures here")
     options = parser.parse_args()
@@ -61,8 +64,13 @@ async def run(options: argparse.Namespace, console: Console) -> Report:
     """Boots mesh and baseline, lets them take turns, returns all figures."""
     interrupt_main_task()
     with console.status("preparing the models"):
-        spec = (await models.testbed_spec()).model_copy(
-            update={"threads": options.threads, "verifiers": options.verifiers}
+        spec = (await models.testbed_spec(options.hidden, options.layers)).model_copy(
+            update={
+                "threads": options.threads,
+                "verifiers": options.verifiers,
+                "device": options.device,
+                "drafter_device": "cpu",
+            }
         )
         prompts = models.testbed_prompts(spec.target, options.prompts * PER_DOMAIN_AT_ONCE)
         assistant = spec.drafters[ASSISTANT]
@@ -73,7 +81,7 @@ async def run(options: argparse.Namespace, console: Console) -> Report:
     baseline = None
     try:
         if not options.no_baselines:
-            baseline = await Baseline.start(spec.target, assistant, options.threads)
+            baseline = await Baseline.start(spec.target, assistant, options.threads, options.device)
         async with AsyncClient(mesh.gateway_address) as client:
             await _warm_up(client, prompts, options.names)
             await _all_runs(options, console, client, prompts, baseline, report)

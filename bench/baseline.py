@@ -22,11 +22,12 @@ def main() -> None:
     parser.add_argument("--target", required=True)
     parser.add_argument("--assistant", required=True)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_num_interop_threads(1)
-    target = AutoModelForCausalLM.from_pretrained(options.target, dtype=torch.bfloat16)
-    assistant = AutoModelForCausalLM.from_pretrained(options.assistant, dtype=torch.float32)
+    target = AutoModelForCausalLM.from_pretrained(options.target, dtype=torch.bfloat16).to(options.device)
+    assistant = AutoModelForCausalLM.from_pretrained(options.assistant, dtype=torch.float32).to(options.device)
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         print(json.dumps(answer(target, assistant, json.loads(line))), flush=True)
@@ -34,7 +35,7 @@ def main() -> None:
 
 def answer(target: Any, assistant: Any, request: dict[str, Any]) -> dict[str, Any]:
     """Generates for one prompt; seconds and new token ids."""
-    prompt = torch.tensor([request["prompt"]])
+    prompt = torch.tensor([request["prompt"]], device=target.device)
     count = request["max_new_tokens"]
     sampling = (
         {"do_sample": True, "temperature": request["temperature"]} if request["temperature"] else {"do_sample": False}

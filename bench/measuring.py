@@ -115,9 +115,10 @@ class Baseline:
         self._process = process
 
     @classmethod
-    async def start(cls, target: str, assistant: str, threads: int) -> Baseline:
+    async def start(cls, target: str, assistant: str, threads: int, device: str) -> Baseline:
         """Returns once both models are loaded."""
-        command = ["-m", "bench.baseline", "--target", target, "--assistant", assistant, "--threads", str(threads)]
+        models = ["--target", target, "--assistant", assistant]
+        command = ["-m", "bench.baseline", *models, "--threads", str(threads), "--device", device]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *command,

@@ -40,7 +40,10 @@ class MeshSpec(BaseModel):
         default="auto", description="the target's; auto on a CPU: bfloat16 where the CPU computes it, else float32"
     )
     drafter_dtype: Dtype = Field(default="auto", description="the drafters'; auto on a CPU: float32")
-    device: str = Field(default="auto", description="of all models: auto, cpu or cuda[:N]")
+    device: str = Field(
+        default="auto", description="of the target and, where they have none, drafters: auto, cpu, cuda[:N]"
+    )
+    drafter_device: str = Field(default="", description="of the drafters, for example cpu beside a target on a GPU")
     threads: Annotated[int, Field(ge=0, le=256)] = Field(
         default=0, description="CPU threads of each verifier; 0: half of the machine's, shared among the verifiers"
     )

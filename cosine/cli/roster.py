@@ -73,7 +73,7 @@ def roster(spec: MeshSpec) -> list[Plan]:
 
 
 def _drafter(spec: MeshSpec, source: str) -> dict[str, object]:
-    device = _device(spec.device)
+    device = _device(spec.drafter_device or spec.device)
     dtype = "float32" if (spec.drafter_dtype, device) == ("auto", "cpu") else spec.drafter_dtype
     return _model(spec, source, device, dtype) | {"threads": spec.drafter_threads, "pace": spec.drafter_pace}
 
@@ -121,9 +121,11 @@ def _device(device: str) -> str:
 def _flags(options: Mapping[str, object]) -> tuple[str, ...]:
     flags: list[str] = []
     for name, value in options.items():
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        if text:
-            flags.append(f"--{name.replace('_', '-')}={text}")
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        elif str(value):
+            flags.append(f"--{flag}={value}")
     return tuple(flags)
 
 

@@ -164,6 +164,13 @@ def test_every_peer_gets_its_flags() -> None:
     assert "127.0.0.1:7" in plans["a"].command("127.0.0.1:7")  # a restarted peer keeps its port
 
 
+def test_drafters_may_sit_on_the_cpu_beside_a_target_on_a_gpu() -> None:
+    spec = MeshSpec(target="big", drafters={"a": "small"}, device="cuda:1", drafter_device="cpu")
+    plans = {plan.peer_id: plan.arguments for plan in roster(spec)}
+    assert {"--device=cuda:1", "--dtype=auto"} <= set(plans["verifier"])
+    assert {"--device=cpu", "--dtype=float32"} <= set(plans["a"])
+
+
 def test_threads_are_explicit_and_foreign_settings_stay_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COSINE_LISTEN", "0.0.0.0:1")
     monkeypatch.setenv("OMP_NUM_THREADS", "64")

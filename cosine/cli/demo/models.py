@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 from asyncio.subprocess import PIPE, STDOUT
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from cosine.text.tokenizer import load_tokenizer
 
 PROMPTS_FILE = PROJECT_ROOT / "testbed" / "prompts.json"
 CACHE = PROJECT_ROOT / "build" / "demo"
-SHAPE = ("--hidden", "768", "--layers", "12", "--dtype", "bfloat16")  # about 95 million parameters
+HIDDEN, LAYERS = 768, 12  # about 95 million parameters
 GRACE_S = 3.0  # nothing runs any more when the demo stops its mesh
 TOY_TARGET = "toy:seed=1"
 # A toy's domain is its first token modulo 4: these begin with the bytes 64 to 67.
@@ -39,10 +40,11 @@ class Prompt:
     token_ids: tuple[int, ...]
 
 
-async def testbed_spec() -> MeshSpec:
-    """The test bed's five drafters and its target's inflated twin. Raises NotFound, MeshError."""
+async def testbed_spec(hidden: int = HIDDEN, layers: int = LAYERS) -> MeshSpec:
+    """The test bed's five drafters and its target's twin, inflated to so wide and so many layers. Raises NotFound,
+    MeshError."""
     models = read_testbed()
-    target = await inflated(Path(models["target"]))
+    target = await inflated(Path(models["target"]), hidden, layers)
     return MeshSpec(target=str(target), drafters=models["drafters"], gateway="127.0.0.1:0", grace_s=GRACE_S)
 
 
@@ -56,15 +58,16 @@ def toy_spec() -> MeshSpec:
     return MeshSpec(target=TOY_TARGET, drafters=drafters, dtype="float32", gateway="127.0.0.1:0", grace_s=GRACE_S)
 
 
-async def inflated(source: Path) -> Path:
+async def inflated(source: Path, hidden: int = HIDDEN, layers: int = LAYERS) -> Path:
     """The larger twin of a model, made now where it is not there yet; it writes the same text at a larger cost."""
-    folder = CACHE / f"target-{_content_hash(source)}"
+    shape = ("--hidden", str(hidden), "--layers", str(layers), "--dtype", "bfloat16")
+    folder = CACHE / f"target-{_content_hash(source, shape)}"
     if (folder / "config.json").is_file():
         return folder
     CACHE.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=CACHE, prefix=".making-"))
     try:
-        await _run_tool("testbed.inflate", "--source", str(source), "--out", str(fresh), *SHAPE)
+        await _run_tool("testbed.inflate", "--source", str(source), "--out", str(fresh), *shape)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(fresh, folder)
     finally:
@@ -90,8 +93,8 @@ async def _run_tool(module: str, *arguments: str) -> None:
         raise MeshError("TOOL_FAILED", f"python -m {module} ended with status {process.returncode}:\n{last}")
 
 
-def _content_hash(source: Path) -> str:
-    digest = hashlib.sha256(" ".join(SHAPE).encode())
+def _content_hash(source: Path, shape: Sequence[str]) -> str:
+    digest = hashlib.sha256(" ".join(shape).encode())
     for path in [*sorted(source.glob("*.safetensors")), source / "config.json", source / "tokenizer.json"]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
