@@ -11,6 +11,7 @@ from pathlib import Path
 from cosine.cli.meshfile import MeshSpec
 from cosine.cli.roster import roster
 from cosine.core.errors import BadRequest, MeshError, NotFound
+from cosine.core.strategy import check_demands, parse
 from cosine.engine.loading import parse_pace
 from cosine.engine.toy import parse_spec
 from cosine.rpc.hello import Identity, check_same_tokenizer
@@ -23,10 +24,26 @@ async def check(spec: MeshSpec) -> None:
     """Raises the MeshError of the first thing that cannot work."""
     for pace in filter(None, (spec.pace, spec.drafter_pace)):
         parse_pace(pace)
+    check_strategy(spec)
     check_models(spec)
     check_free(spec.gateway)
     if spec.redis:
         await check_redis(spec)
+
+
+def check_strategy(spec: MeshSpec) -> None:
+    """Raises BadRequest where the mesh's own strategy demands more verifiers or drafters than the mesh will have, or a
+    drafter of another name: every request without a strategy of its own would suffer. Drafters of one model count once,
+    as replicas."""
+    row = parse(spec.strategy)
+    check_demands(row, spec.verifiers, len(set(spec.drafters.values())))
+    if row.drafter and row.drafter not in {*spec.drafters, *spec.drafters.values()}:
+        names = ", ".join(spec.drafters) or "none"
+        raise BadRequest(
+            "UNKNOWN_DRAFTER",
+            f"strategy {row.name!r} takes drafter {row.drafter!r}; the mesh's drafters are {names}",
+            {"known": names},
+        )
 
 
 def check_models(spec: MeshSpec) -> None:

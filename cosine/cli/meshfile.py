@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from cosine.core.errors import BadRequest, NotFound
 from cosine.core.strategy import parse
+from cosine.text.strict_yaml import read_mapping
 
 GATEWAY_ADDRESS = "127.0.0.1:50050"
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -169,15 +169,8 @@ def _read_environment() -> dict[str, Any]:
 
 
 def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
-    except OSError as error:
-        raise NotFound("MESH_FILE", f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadRequest("MESH_FILE", f"{path}: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise BadRequest("MESH_FILE", f"{path}: a mesh file is a mapping with keys like target and drafters")
-    return _resolve_paths({str(key): value for key, value in content.items()}, path.parent)
+    content = read_mapping(path, "MESH_FILE", "a mesh file is a mapping with keys like target and drafters")
+    return _resolve_paths(content, path.parent)
 
 
 def _resolve_paths(content: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -211,16 +204,3 @@ def _explain(error: ValidationError, path: Path | None, keys_of_file: set[str]) 
 
 def _flag(key: str) -> str:
     return "--drafter" if key == "drafters" else "--" + key.replace("_", "-")
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML in which a key that comes twice is an error, not the last one's victory."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                raise yaml.YAMLError(f"key {key!r} comes twice, the second time in line {key_node.start_mark.line + 1}")
-            seen.add(key)
-        return super().construct_mapping(node, deep)

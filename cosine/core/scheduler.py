@@ -114,7 +114,8 @@ class Scheduler:
     def _admitted(self, admission: ev.Admission, now: float) -> Live:
         """A new request. Raises BadRequest where its strategy cannot be had."""
         strategy = parse(admission.strategy, self.config.default_strategy)
-        check_demands(strategy, self._seats.seen_count, self._planner.drafters_seen)
+        if len(admission.token_ids) == admission.prompt_length:  # what has begun goes on with whoever is left
+            check_demands(strategy, self._seats.seen_count or None, self._planner.drafters_seen or None)
         priors = self.knowledge.priors(admission.token_ids[: admission.prompt_length]) if strategy.priors else None
         session_id = f"{self.config.session_prefix}-{self._new_id()}"
         route = routing.Route(priors or routing.SharedScores())

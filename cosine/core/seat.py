@@ -12,13 +12,14 @@ from cosine.core.batching import WEIGHT, Candidate, Caps, LineTimes, choose
 from cosine.core.config import SchedulerConfig
 from cosine.core.decomposition import decompose
 from cosine.core.live import Live, Phase
-from cosine.core.speculation import Pace
+from cosine.core.speculation import Cut, Pace
 from cosine.core.strategy import Batching
 from cosine.core.stream import Stretch
 from cosine.core.tree import TokenTree, prune
 from cosine.core.turns import turn_count
 
 ALL_GO = WEIGHT / (1 - WEIGHT)  # below this leaving a request out saves less than it costs the next pass
+ONE_PASS = 1.0  # below this no division into two passes saves the second one's base
 BATCHES_MAX = 2  # one that a verifier works on, one that it goes on with at once
 
 
@@ -26,7 +27,7 @@ BATCHES_MAX = 2  # one that a verifier works on, one that it goes on with at onc
 class Batch:
     """What a verifier was sent: requests with their trees; of streamed requests the stretch (None: part of the
     context). The rest is for learning: `drafted` are those that came with drafts, after `draft_ms` on average and then
-    `waiting_ms`; the verifier had nothing to do for `idle_ms` before."""
+    `waiting_ms`; before, while they drafted, the verifier had nothing to do for `idle_ms`."""
 
     batch_id: int
     peer_id: str
@@ -73,10 +74,13 @@ class Seat:
 
     @property
     def may_send(self) -> bool:
-        """True where a batch may go out: to an idle verifier any, behind a busy one's batch one of stretches."""
+        """True where a batch may go out: to an idle verifier any, behind a busy one's batch one of stretches, while all
+        are one request's. Those of several go together when the pass is over: behind one another each would get every
+        second pass."""
         if not self.batches:
             return bool(self.ready)
-        return len(self.batches) < BATCHES_MAX and any(live.stream is not None for live in self.ready.values())
+        batches_max = BATCHES_MAX if len(self.sessions) == 1 else 1
+        return len(self.batches) < batches_max and any(live.stream is not None for live in self.ready.values())
 
     @property
     def has_room(self) -> bool:
@@ -127,11 +131,19 @@ class Seat:
         batch.drafted = [live for live in members if live.draft_ms and live.strategy.adaptive]
         if batch.drafted:
             count = len(batch.drafted)
-            batch.idle_ms = (now - self.free_at) * 1000 if self.free_at and not self.batches else 0.0
+            batch.idle_ms = self._idle_ms(batch.drafted, now)
             batch.draft_ms = sum(live.draft_ms for live in batch.drafted) / count
             batch.waiting_ms = sum(now - live.ready_at for live in batch.drafted) * 1000 / count
             batch.step_count = sum(live.depth for live in batch.drafted)
             batch.node_count = sum(len(batch.trees[live.session_id]) for live in batch.drafted)
+
+    def _idle_ms(self, drafted: Sequence[Live], now: float) -> float:
+        """How long the verifier has had nothing to do while it could have had one of these, had drafting been shorter.
+        Time before they began to draft, or to look for a seat, does not count: nobody was there."""
+        if not self.free_at or self.batches:
+            return 0.0
+        begun = min(max(live.round_start, live.since) for live in drafted)
+        return (now - max(self.free_at, begun)) * 1000
 
     def end(self, batch_id: int, now: float) -> tuple[Batch, float]:
         """A batch has been answered: it, and the seconds it took, waiting behind others left out."""
@@ -194,29 +206,44 @@ class Seat:
         ways = {live.strategy.batching for live in waiting}
         if ways <= {Batching.CONTINUOUS} or len(waiting) == 1:
             return waiting
-        rows = sum(_rows(live, bounds) for live in waiting)
-        if rows <= bounds.batch_rows_max and pace.verify.slope_ms * rows <= ALL_GO * pace.verify.base_ms:
+        optimised, rows = Batching.OPTIMISED in ways, sum(_rows(live, bounds) for live in waiting)
+        times = _pass_times(pace, padded=not optimised)
+        beyond_ms = times.verify_ms(len(waiting), max(live.cached for live in waiting), rows) - times.base_ms
+        if rows <= bounds.batch_rows_max and beyond_ms <= (ALL_GO if optimised else ONE_PASS) * times.base_ms:
             return sorted(waiting, key=lambda live: -live.admission.priority)
-        times = LineTimes(pace.verify.base_ms, pace.verify.slope_ms)
-        candidates = [_candidate(live, bounds, now) for live in waiting]
-        if Batching.OPTIMISED in ways:
+        if optimised:
             caps = Caps(bounds.batch_rows_max, bounds.batch_tokens_max, bounds.batch_ms_max, bounds.passed_over_max)
-            return [waiting[index] for index in choose(candidates, times, caps)]
-        groups = decompose(candidates, times)
+            chosen = choose([_candidate(live, bounds, now) for live in waiting], times, caps)
+            return [waiting[index] for index in chosen]
+        waiting = sorted(waiting, key=lambda live: -live.admission.priority)
+        groups = decompose([_candidate(live, bounds, now) for live in waiting], times)
         overdue = (group for group in groups if any(waiting[i].passed_over >= bounds.passed_over_max for i in group))
         return [waiting[index] for index in next(overdue, groups[0])]
 
     def _affordable(self, taken: Sequence[Live], rows_left: int, pace: Pace) -> list[TokenTree]:
-        """Each request's tree within the verifier's bound; of adaptive strategies, what of it is worth its rows."""
+        """Each request's tree within the verifier's bound; those of adaptive strategies as their `cut` says. Ways of
+        cutting share the rows by their requests; what the first leaves is the next one's."""
         trees = [prune(live.tree, self.facts.tree_nodes_max) for live in taken]
-        chosen = [index for index, live in enumerate(taken) if live.strategy.adaptive and live.tree]
-        if chosen:
+        adaptive = [index for index, live in enumerate(taken) if live.strategy.adaptive and live.tree]
+        rows_left, uncut_count = max(0, rows_left), len(adaptive)
+        for kind in Cut:
+            chosen = [index for index in adaptive if taken[index].strategy.cut is kind]
+            if not chosen:
+                continue
             spent_ms = sum(taken[index].draft_ms for index in chosen) / len(chosen)
-            rows_max = max(0, rows_left) + len(chosen)
-            kept = speculation.spend([trees[index] for index in chosen], pace, spent_ms, rows_max)
+            rows_max = rows_left * len(chosen) // uncut_count + len(chosen)
+            kept = speculation.cut(kind, [trees[index] for index in chosen], pace, spent_ms, rows_max)
             for index, tree in zip(chosen, kept, strict=True):
                 trees[index] = tree
+            rows_left -= sum(map(len, kept))
+            uncut_count -= len(chosen)
         return trees
+
+
+def _pass_times(pace: Pace, padded: bool) -> LineTimes:
+    """A pass of the target as batches are composed for it. `padded` is SPIN's premise, that every cache is read to the
+    length of the longest: there a ragged batch costs more than its parts."""
+    return LineTimes(pace.verify.base_ms, pace.verify.slope_ms, pace.verify.kilotoken_ms if padded else 0.0)
 
 
 def _need(live: Live, bounds: SchedulerConfig) -> int:

@@ -2,8 +2,8 @@
 
 What to draft follows from predicted goodput (`goodput`) with what was learned of the mesh (`pace`). Whether to, where
 drafting is predicted to lose, is a matter of a small share of time spent on trials. Which nodes to verify follows from
-their value (arXiv 2406.16858) and the rows' time, or where CoSine's rule is wanted, from the verifier's bound alone.
-It knows trees, rates and times; it does not know requests, peers or plans.
+their value (arXiv 2406.16858) and the rows' time, and at the verifier's bound from that or from CoSine's rule. It knows
+trees, rates and times; it does not know requests, peers or plans.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ GAIN_LEAST = 0.02
 
 
 class Cut(Enum):
-    """How a batch's trees are cut: the globally best nodes while each pays for its row, or CoSine's steps down from
-    the request with the most nodes, only as far as the verifier's bound demands."""
+    """Which of the nodes that pay for their rows are left out where the verifier's bound is below their number: those
+    of the least value, whosever they are, or as CoSine does it, step by step one of the request with the most."""
 
     VALUE = "value"
     LARGEST = "largest"
@@ -35,7 +35,10 @@ class Cut(Enum):
 def cut(kind: Cut, trees: Sequence[TokenTree], pace: Pace, spent_ms: float, rows_max: int) -> list[TokenTree]:
     """What of a batch's trees is verified: at most `rows_max` rows with the roots, closed under parents. `spent_ms` is
     what drafting took."""
-    return spend(trees, pace, spent_ms, rows_max) if kind is Cut.VALUE else step_down(trees, rows_max)
+    if kind is Cut.VALUE:
+        return spend(trees, pace, spent_ms, rows_max)
+    all_rows = sum(map(len, trees)) + len(trees)
+    return step_down(spend(trees, pace, spent_ms, all_rows), rows_max)
 
 
 def spend(trees: Sequence[TokenTree], pace: Pace, spent_ms: float, rows_max: int) -> list[TokenTree]:

@@ -13,6 +13,7 @@ from typing import Any
 from cosine.core.errors import BadRequest
 from cosine.core.plan import Cooperation, Reading
 from cosine.core.routing import SCORE, Score
+from cosine.core.speculation import Cut
 
 
 class Choice(Enum):
@@ -50,11 +51,11 @@ class Strategy:
 
     `drafter` is the one that Choice.FIRST takes, where it is up. `first_count` drafters take part in a request's first
     round, half as many in each that follows, down to `drafter_count`; `score` is how they are judged. `length` other
-    than FIXED makes `depth` an upper bound. `value_min` ends a draft whose best path's value falls below it.
-    `lookahead` is how many steps drafters go on while a verdict is out; `runs` how many unverified stretches of one
-    request may be at the target at once, over `verifiers` verifiers. `groups` take turns at the verifier. `calibrated`
-    and `shared_noise` are there to be turned off in ablations. `demanded` names the knobs that were asked for one by
-    one.
+    than FIXED makes `depth` an upper bound; under GOODPUT `cut` says how they come within the verifier's bound.
+    `value_min` ends a draft whose best path's value falls below it. `lookahead` is how many steps drafters go on while
+    a verdict is out; `runs` how many unverified stretches of one request may be at the target at once, over `verifiers`
+    verifiers. `groups` take turns at the verifier. `calibrated` and `shared_noise` are there to be turned off in
+    ablations. `demanded` names the knobs that were asked for one by one.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Strategy:
     node_budget: int = 16
     value_min: float = 0.0
     length: Length = Length.FIXED
+    cut: Cut = Cut.VALUE
     batching: Batching = Batching.CONTINUOUS
     lookahead: int = 0
     runs: int = 1
@@ -108,7 +110,7 @@ SPECINFER = Strategy(
 MINIONS = Strategy(
     "minions",
     "Minions, arXiv 2402.15678: majority-voted path of weighted drafters, length by t_verify per accepted token, "
-    "drafting decoupled from verification",
+    "drafting decoupled from verification; lengths are not published, at most 8 here",
     Choice.ALL,
     drafter_count=64,
     cooperation=Cooperation.VOTED,
@@ -120,12 +122,12 @@ MINIONS = Strategy(
 
 PIPEINFER = Strategy(
     "pipeinfer",
-    "PipeInfer, arXiv 2407.11798: micro-batches of 4 drafted on while verdicts are out, confidence cutoff 0.5, "
+    "PipeInfer, arXiv 2407.11798: micro-batches of 4 drafted on while verdicts are out, confidence cutoff 0.1, "
     "early cancellation",
     Choice.FIRST,
     depth=4,
     node_budget=4,
-    value_min=0.5,
+    value_min=0.1,
     runs=4,
     calibrated=False,
 )
@@ -145,7 +147,7 @@ DSI = Strategy(
 SPIN = Strategy(
     "spin",
     "SPIN, arXiv 2503.15921: bandit on accepted tokens per second with capacity matching, decomposed batches, "
-    "micro-batch pipeline of 4",
+    "micro-batch pipeline of 4; drafts of 4 tokens as in speculative sampling",
     Choice.BANDIT,
     depth=4,
     node_budget=4,
@@ -155,7 +157,8 @@ SPIN = Strategy(
 
 COSINE = Strategy(
     "cosine",
-    "CoSine, arXiv 2503.10325: expertise routing, confidence-based fusion, optimised batches, adaptive speculation",
+    "CoSine, arXiv 2503.10325: expertise routing, confidence-based fusion, optimised batches, adaptive speculation; "
+    "constants are not published, here depth to 8, a first round of 5 drafters and later 2, 24 nodes",
     Choice.ROUTED,
     drafter_count=2,
     first_count=5,
@@ -166,8 +169,9 @@ COSINE = Strategy(
     beam=2,
     node_budget=24,
     length=Length.GOODPUT,
+    cut=Cut.LARGEST,
     batching=Batching.OPTIMISED,
-    lookahead=10,
+    lookahead=12,
     priors=True,
 )
 
@@ -201,12 +205,15 @@ def parse(text: str, default: str = "cosine") -> Strategy:
     if row is None:
         known = ", ".join(PRESETS)
         raise BadRequest("UNKNOWN_STRATEGY", f"there is no strategy {name!r}; choose one of {known}", {"known": known})
-    if not knobs:
-        return row
-    given = dict(_knob(pair) for pair in knobs.split(","))
-    changed = replace(row, name=text, demanded=frozenset(given), **given)
-    check(changed)
-    return changed
+    if knobs:
+        given: dict[str, Any] = {}
+        for pair in knobs.split(","):
+            knob, value = _knob(pair)
+            if given.setdefault(knob, value) != value:
+                raise BadRequest("KNOBS_CONTRADICT", f"strategy {text!r}: {knob} has two values: give one")
+        row = replace(row, name=text, demanded=frozenset(given), **given)
+    check(row)
+    return row
 
 
 def check(row: Strategy) -> None:
@@ -214,6 +221,12 @@ def check(row: Strategy) -> None:
     problem = ""
     if (row.choice is Choice.NONE) != (row.depth == 0):
         problem = "choice=none drafts nothing and depth=0 needs it: give both or neither"
+    elif "cut" in row.demanded and row.cut is Cut.LARGEST and not row.adaptive:
+        problem = "cut=largest says how drafts of length=goodput are cut: give both or neither"
+    elif row.drafter and row.choice is not Choice.FIRST:
+        problem = f"drafter={row.drafter} names the one of choice=first: give both or neither"
+    elif row.choice in (Choice.FIRST, Choice.BANDIT) and _drafters_demanded(row) > 1:
+        problem = f"choice={row.choice.value} takes one drafter for a request: it needs drafter_count=1"
     elif row.verifiers > row.runs:
         problem = f"verifiers={row.verifiers} cannot be busy with runs={row.runs}: give at least as many runs"
     elif row.runs > 1 and (row.cooperation is not Cooperation.SINGLE or row.width * row.beam > 1):
@@ -224,25 +237,34 @@ def check(row: Strategy) -> None:
         raise BadRequest("KNOBS_CONTRADICT", f"strategy {row.name!r}: {problem}")
 
 
-def check_demands(row: Strategy, verifiers_seen: int, drafters_seen: int) -> None:
-    """Raises BadRequest where a strategy demands more peers than the mesh has had (0: none seen, nothing is known).
+def check_demands(row: Strategy, verifiers_seen: int | None, drafters_seen: int | None) -> None:
+    """Raises BadRequest where a strategy demands more peers than the mesh has had (None: nothing is known).
 
     A preset takes as many as there are; only what was asked for by number must be there. Peers that are merely away
     count: losing them costs speed, not answers.
     """
     wanted = row.verifiers if "verifiers" in row.demanded else min(2, row.verifiers)
-    if 0 < verifiers_seen < wanted:
-        raise BadRequest(
-            "TOO_FEW_VERIFIERS",
-            f"strategy {row.name!r} needs {wanted} verifiers for one request and the mesh has {verifiers_seen}; "
-            "start more, or choose another strategy",
-        )
-    if "drafter_count" in row.demanded and 0 < drafters_seen < row.drafter_count:
-        raise BadRequest(
-            "TOO_FEW_DRAFTERS",
-            f"strategy {row.name!r} wants {row.drafter_count} drafters and the mesh has {drafters_seen}; "
-            f"ask for {drafters_seen} at most",
-        )
+    if verifiers_seen is not None and verifiers_seen < wanted:
+        raise _too_few(row, "verifiers", wanted, verifiers_seen)
+    wanted = _drafters_demanded(row)
+    if drafters_seen is not None and drafters_seen < wanted:
+        raise _too_few(row, "drafters", wanted, drafters_seen)
+
+
+def _too_few(row: Strategy, peers: str, wanted: int, seen: int) -> BadRequest:
+    advice = f"ask for {seen} at most" if seen else "choose another strategy"
+    return BadRequest(
+        f"TOO_FEW_{peers.upper()}",
+        f"strategy {row.name!r} needs {wanted} {peers} for one request and the mesh has {seen}; start more, or "
+        f"{advice}",
+        {"field": "strategy", "value": row.name, "allowed": f"at most {seen} {peers}"},
+    )
+
+
+def _drafters_demanded(row: Strategy) -> int:
+    """How many drafters were asked for by number; 0 where that was left to the preset."""
+    counts = {"drafter_count": row.drafter_count, "first_count": row.first_count}
+    return max((count for name, count in counts.items() if name in row.demanded), default=0)
 
 
 def _knob(pair: str) -> tuple[str, Any]:
@@ -264,13 +286,14 @@ def _knob(pair: str) -> tuple[str, Any]:
         low, high = BOUNDS[name]
         if low <= value <= high:
             return name, value
-    except (KeyError, ValueError):
+    except (KeyError, ValueError):  # the refusal below says what would have been right
         pass
     raise BadRequest("KNOB_VALUE", f"{name}={text!r} is no value of the knob; it takes {_values(name, default)}")
 
 
 def _member(kind: type[Enum], text: str) -> Enum:
-    return next(member for member in kind if member.name.lower() == text)
+    """Raises KeyError where no member has the name."""
+    return {member.name.lower(): member for member in kind}[text]
 
 
 def _values(name: str, default: Any) -> str:

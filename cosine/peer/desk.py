@@ -30,6 +30,11 @@ class SessionItem(Protocol):
     def session_id(self) -> str: ...
 
 
+# Turns of the event loop after which the last answer is with the transport (one), and a message that had reached us by
+# then is a job: the transport's socket wakes the loop (two), and then its reader (three). Unasked work must not get
+# between, since the engine's thread keeps the interpreter from the loop.
+TURNS = 3
+
 Item = TypeVar("Item", bound=SessionItem)
 Result = TypeVar("Result")
 
@@ -155,11 +160,13 @@ class Desk(Generic[Item, Result]):
             restless = restless and await self._use_idle_time()
 
     async def _use_idle_time(self) -> bool:
-        """Does one piece of what can be done unasked; False where nothing is left."""
+        """Does one piece of what can be done unasked, unless a job has come; False where nothing is left."""
         idle = self._idle
-        for _ in range(3):
+        if idle is None:
+            return False
+        for _ in range(TURNS):
             await asyncio.sleep(0)
-        return idle is not None and await self._worker.run(lambda: idle(self._waiting))
+        return bool(self._jobs) or await self._worker.run(lambda: idle(self._waiting))
 
     def _waiting(self) -> Sequence[Item]:
         """Items of the jobs that wait; the engine's thread may ask."""

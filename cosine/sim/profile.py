@@ -7,19 +7,19 @@ objects it is a plain float. Nothing here knows strategies, except `equal_cost`,
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from cosine.core.errors import BadRequest
 from cosine.core.strategy import Choice, Strategy
+from cosine.text.strict_yaml import read_mapping
 
 SOURCE_CHARACTERS_MIN = 8
-MERGE_TAG = "tag:yaml.org,2002:merge"
+FIGURE_MAX = 1e9  # what is larger is a slip of the pen
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,8 @@ class Profile:
 
 
 def equal_cost(profile: Profile, strategy: Strategy) -> Profile:
-    """The park that a strategy gets for the same money; drafter pools come in the profile's order.
+    """The park that a strategy gets for the same money; drafter pools come in the profile's order, the one that the
+    strategy names before all.
 
     Pools that the strategy never uses are sold, and all verifier times divided by 1 + saved / verifier's price.
     A strategy with several verifiers per request shares the target's devices among them: each takes so many times
@@ -121,7 +122,8 @@ def equal_cost(profile: Profile, strategy: Strategy) -> Profile:
     five: 25 ms. `vanilla` uses one, sells four: 25 / (1 + 20000 / 60000) = 18.75 ms. `plain` sells all five: 17.65 ms.
     `dsi` with 7 verifiers: 7 verifiers at 131.25 ms each.
     """
-    used = dict(list(profile.drafters.items())[: pools_used(strategy, len(profile.drafters))])
+    by_use = sorted(profile.drafters.items(), key=lambda pool: pool[0] != strategy.drafter)
+    used = dict(by_use[: pools_used(strategy, len(profile.drafters))])
     saved_usd = sum(drafter.money_usd for name, drafter in profile.drafters.items() if name not in used)
     growth = 1 + saved_usd / profile.verifier.money_usd
     faster = profile.verifier.times(strategy.verifiers / growth)
@@ -143,15 +145,8 @@ def pools_used(strategy: Strategy, pool_count: int) -> int:
 
 def read_profile(path: Path) -> Profile:
     """The profile of a YAML file. Raises BadRequest(PROFILE), naming file and key, where a figure is missing, unknown,
-    negative, not a number, or has no source."""
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
-    except OSError as error:
-        raise BadRequest("PROFILE", f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadRequest("PROFILE", f"{path}: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise BadRequest("PROFILE", f"{path}: a profile is a mapping with keys like verifier and drafters")
+    negative, too large, not a number, or has no source; NotFound(PROFILE) where there is no file."""
+    content = read_mapping(path, "PROFILE", "a profile is a mapping with keys like verifier and drafters")
     try:
         return _ProfileFile.model_validate(content).profile()
     except ValidationError as error:
@@ -179,16 +174,16 @@ class _Entry(BaseModel):
 class _Figure(_Entry):
     """Zero or more."""
 
-    value: Annotated[float, AfterValidator(_finite), Field(ge=0)]
+    value: Annotated[float, AfterValidator(_finite), Field(ge=0, le=FIGURE_MAX)]
     source: Annotated[str, AfterValidator(_sourced)]
 
 
 class _PositiveFigure(_Figure):
-    value: Annotated[float, AfterValidator(_finite), Field(gt=0)]
+    value: Annotated[float, AfterValidator(_finite), Field(gt=0, le=FIGURE_MAX)]
 
 
 class _CountFigure(_Figure):
-    value: Annotated[int, Field(ge=1)]
+    value: Annotated[int, Field(ge=1, le=FIGURE_MAX)]
 
 
 class _Device(_Entry):
@@ -231,18 +226,3 @@ class _ProfileFile(_Entry):
             self.drafter_link.link(),
             self.verifier_link.link(),
         )
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML in which a key that comes twice is an error; `<<` may bring keys that are overwritten."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == MERGE_TAG:
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                raise yaml.YAMLError(f"key {key!r} comes twice, the second time in line {key_node.start_mark.line + 1}")
-            seen.add(key)
-        return super().construct_mapping(node, deep)

@@ -1,1 +1,1 @@
-"""Between text and token ids, without torch or transformers."""
+"""Text: to token ids and back, and the files that people write. Without torch or transformers."""

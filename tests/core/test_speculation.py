@@ -113,19 +113,28 @@ def test_a_request_that_is_cut_gives_up_what_is_least_likely(given_trees: list[T
         assert sorted(values(tree), reverse=True) == sorted(values(before), reverse=True)[: len(tree)]
 
 
-def test_what_fits_is_left_alone_however_little_it_is_worth() -> None:
-    unlikely = TokenTree((1, 2), (ROOT, 0), (0.01, 0.01), (1, 1))
-    dear = pace(base_ms=0.1, slope_ms=100.0)
-    assert cut(Cut.LARGEST, [unlikely, BINARY], dear, 0.0, 8) == [unlikely, BINARY]
-    assert cut(Cut.VALUE, [unlikely, BINARY], dear, 0.0, 8) == [TokenTree(), TokenTree()]
+@given(BATCHES, COSTS, st.integers(0, 20))
+def test_below_the_cap_both_ways_of_cutting_keep_what_pays_and_above_it_both_keep_as_much(
+    given_trees: list[TokenTree], costs: tuple[float, float, float], rows_max: int
+) -> None:
+    base_ms, slope_ms, spent_ms = costs
+    its = pace(base_ms, slope_ms)
+    value, largest = (cut(kind, given_trees, its, spent_ms, rows_max) for kind in (Cut.VALUE, Cut.LARGEST))
+    paying = spend(given_trees, its, spent_ms, 64)
+    assert sum(map(len, value)) == sum(map(len, largest))
+    if len(paying) + sum(map(len, paying)) <= rows_max:
+        assert value == largest == paying
+    else:
+        assert largest == step_down(paying, rows_max)
 
 
 def test_the_largest_first_is_fair_and_the_most_likely_first_is_not() -> None:
     sure = TokenTree((1, 2, 3), (ROOT, 0, 1), (0.9, 0.9, 0.9), (1, 1, 1))
     unsure = TokenTree((1, 2), (ROOT, 0), (0.2, 0.2), (1, 1))
-    fair = cut(Cut.LARGEST, [sure, unsure], pace(), 5.0, 2 + 3)
+    free = pace(slope_ms=0.0)
+    fair = cut(Cut.LARGEST, [sure, unsure], free, 5.0, 2 + 3)
     assert [len(tree) for tree in fair] == [1, 2]
-    assert cut(Cut.VALUE, [sure, unsure], pace(), 5.0, 2 + 3) == [sure, TokenTree()]
+    assert cut(Cut.VALUE, [sure, unsure], free, 5.0, 2 + 3) == [sure, TokenTree()]
 
 
 def test_drafting_that_was_hidden_does_not_make_rows_cheaper() -> None:

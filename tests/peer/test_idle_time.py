@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -11,8 +12,9 @@ from cosine.engine.base import Engine, EngineLimits
 from cosine.engine.drafting import DraftItem, DraftResult, cancelled
 from cosine.engine.running_ahead import RunningAhead, best_path
 from cosine.engine.toy import ToyEngine
-from cosine.peer.desk import Closing, Codec, Desk, Work
+from cosine.peer.desk import Closing, Codec, Desk, DeskStream, Work
 from cosine.rpc.hello import Bounds
+from cosine.rpc.streams import Outbox
 
 DEADLINE_S = 10.0
 CODEC = Codec(lambda message: message, lambda work_id, results, _: (work_id, results), cancelled)
@@ -139,3 +141,78 @@ async def test_a_drafter_that_runs_ahead_answers_from_idle_time_and_forgets_with
         stream.on_message(Closing(("a",)))
         await rested.wait()
         assert not engine.tokens("a")
+
+
+class AtOnce:
+    """A worker without a thread: what it is given runs at once, in the caller's turn of the loop."""
+
+    async def run(self, call: Callable[[], object]) -> object:
+        return call()
+
+
+class Log(list[str]):
+    """What happened in which order. As `compute` and `idle` of a desk it writes its own lines; `when_computing` is what
+    happens meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rested = asyncio.Event()
+        self.when_computing: Callable[[], object] = lambda: None
+
+    def compute(self, _engine: Engine, items: Sequence[DraftItem], _stop: Callable[[str], bool]) -> list[DraftResult]:
+        self.append("job")
+        self.when_computing()
+        return [cancelled(item) for item in items]
+
+    def idle(self, _waiting: Callable[[], Sequence[DraftItem]]) -> bool:
+        self.append("unasked")
+        self.rested.set()
+        return False
+
+
+@asynccontextmanager
+async def bench(log: Log) -> AsyncIterator[DeskStream[DraftItem, DraftResult]]:
+    """A stream of a desk whose every step shows in the log; its answers are written as a service writes them."""
+    outbox = Outbox()
+
+    async def write(_message: object) -> None:
+        log.append("answer")
+
+    desk: Bench = Desk(toy(), log.compute, CODEC, lambda *_: None, log.idle)
+    desk._worker = AtOnce()  # type: ignore[assignment]
+    tasks = [asyncio.create_task(desk.work()), asyncio.create_task(outbox.drain_into(write))]
+    try:
+        yield desk.open_stream(outbox, Bounds())
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def test_an_answer_is_with_the_transport_before_anything_is_done_unasked() -> None:
+    log = Log()
+    async with asyncio.timeout(DEADLINE_S), bench(log) as stream:
+        stream.on_message(step(1))
+        await log.rested.wait()
+    assert log == ["job", "answer", "unasked"]
+
+
+async def test_a_message_that_reached_the_transport_during_a_job_goes_before_anything_unasked() -> None:
+    """As gRPC delivers: its thread writes to a socket, the loop wakes and completes a read, whose task goes on."""
+    log, loop = Log(), asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    read = loop.create_future()
+    loop.add_reader(ours, lambda: (ours.recv(1), read.set_result(step(2))))
+    async with asyncio.timeout(DEADLINE_S), bench(log) as stream:
+        reader = asyncio.create_task(deliver(read, stream))
+        log.when_computing = lambda: theirs.send(b"1") if log.count("job") == 1 else None
+        stream.on_message(step(1))
+        await log.rested.wait()
+        await reader
+        loop.remove_reader(ours)
+    for end in (ours, theirs):
+        end.close()
+    assert [word for word in log if word != "answer"] == ["job", "job", "unasked"]
+
+
+async def deliver(read: asyncio.Future[object], stream: DeskStream[DraftItem, DraftResult]) -> None:
+    stream.on_message(await read)

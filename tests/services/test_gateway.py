@@ -521,7 +521,6 @@ async def test_a_draining_gateway_finishes_what_runs_and_takes_nothing_new(mesh:
     call = mesh.generate(max_new_tokens=1)
     request = await mesh.scheduler.take()
     draining = asyncio.ensure_future(mesh.service.drain())
-    await asyncio.sleep(0)
     assert (await failure(mesh.generate(request_id="late"))).reason == "DRAINING"
     assert not draining.done()
     mesh.scheduler.tell(request, b"a", finish_reason=LENGTH)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from cosine.core.errors import BadRequest
+from cosine.core.errors import BadRequest, NotFound
 from cosine.core.strategy import PRESETS, parse
 from cosine.sim.profile import DrafterDevice, Link, Profile, VerifierDevice, equal_cost, pools_used, read_profile
 
@@ -108,7 +111,37 @@ def test_a_figure_that_is_missing_wrong_or_unsourced_is_named_with_its_file(
     assert path in refused.value.message
 
 
-@pytest.mark.parametrize("text", ["", "- 1\n", "name: [", "name: a\nname: b\n"])
+def places(data: dict[str, Any], above: str = "") -> Iterator[str]:
+    """Every key of the content, with the keys above it."""
+    for name, entry in data.items():
+        yield f"{above}{name}"
+        if isinstance(entry, dict):
+            yield from places(entry, f"{above}{name}.")
+
+
+EVERYWHERE = list(places(content()))
+NEEDED = [path for path in EVERYWHERE if not re.fullmatch("drafters[.].", path)]  # how many drafters is free
+VALUES = [path for path in EVERYWHERE if path.endswith(".value")]
+
+
+@pytest.mark.parametrize("path", EVERYWHERE)
+def test_whatever_key_is_missing_or_holds_nonsense_is_named(tmp_path: Path, path: str) -> None:
+    wrong: list[Any] = [[], {}, True] + [None] * (path in NEEDED) + [-1, 1e300, math.nan] * (path in VALUES)
+    for value in wrong:
+        file = written(tmp_path, changed(path, value))
+        with pytest.raises(BadRequest) as refused:
+            read_profile(file)
+        assert f"{file}: {path}" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "- 1\n", "name: [", "name: a\nname: b\n", "name: *nobody\n"),
+        *("? [a]\n: b\n", "name: !!int x\n", "name: 2020-99-99\n", "name: !!bool x\n", "[" * 3000),
+    ],
+    ids=range(10),
+)
 def test_a_file_that_is_no_mapping_is_refused_by_name(tmp_path: Path, text: str) -> None:
     file = written(tmp_path, text)
     with pytest.raises(BadRequest, match="park"):
@@ -116,7 +149,7 @@ def test_a_file_that_is_no_mapping_is_refused_by_name(tmp_path: Path, text: str)
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="nowhere"):
+    with pytest.raises(NotFound, match="nowhere"):
         read_profile(tmp_path / "nowhere.yaml")
 
 
@@ -136,6 +169,44 @@ def test_the_paper_park_has_the_papers_devices() -> None:
                 counts[drafter.device] = counts.get(drafter.device, 0) + drafter.count
             assert counts == {"NVIDIA GeForce RTX 3090": 8, "NVIDIA GeForce RTX 2080 Ti": 8}
             assert profile.verifier.count == 4
+
+
+# Data sheets: bytes of weights, FLOP of a row, bytes of a cached token, bytes and FLOP per second, shares reached, and
+# what does not follow from these, in milliseconds (None: the base is not derived).
+SHEETS: dict[str, dict[str, tuple[float, float, float, float, float, float, float | None]]] = {
+    "paper-32b": {
+        "verifier": (65.5e9, 2 * 32.8e9, 64 * 8 * 128 * 2 * 2, 4 * 2.04e12, 4 * 312e12, 0.6, 0.5),
+        "general": (0.99e9, 2 * 494e6, 24 * 2 * 64 * 2 * 2, 936e9, 71e12, 0.5, 1.0),
+        "math": (0.99e9, 2 * 494e6, 24 * 2 * 64 * 2 * 2, 616e9, 54e12, 0.5, 1.0),
+    },
+    "paper-70b": {
+        "verifier": (140e9, 2 * 70e9, 80 * 8 * 128 * 2 * 2, 4 * 2.04e12, 4 * 312e12, 0.6, 0.5),
+        "general": (136e6, 2 * 68e6, 2 * 768 * 2 * 2, 936e9, 71e12, 0.5, None),
+        "math": (136e6, 2 * 68e6, 2 * 768 * 2 * 2, 616e9, 54e12, 0.5, None),
+    },
+}
+BANDWIDTH_REACHED = 0.7
+
+
+@pytest.mark.parametrize("name", SHEETS)
+def test_derived_times_follow_from_the_data_sheets_their_sources_name(name: str) -> None:
+    profile = read_profile(next(path for path in SHIPPED if path.stem == name))
+    for part, (weights, row, token, bandwidth, speed, reached, rest_ms) in SHEETS[name].items():
+        device = profile.verifier if part == "verifier" else profile.drafters[part]
+        seconds_per_byte = 1 / (bandwidth * BANDWIDTH_REACHED)
+        if rest_ms is not None:
+            assert device.base_ms == pytest.approx(1000 * weights * seconds_per_byte + rest_ms, rel=0.05)
+        assert device.row_ms == pytest.approx(1000 * row / (speed * reached) / 2, rel=0.1), "half of the bound"
+        assert device.kilotoken_ms == pytest.approx(1e6 * token * seconds_per_byte, rel=0.06)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_figure_says_whether_it_is_stated_measured_derived_or_assumed(path: Path) -> None:
+    known = r"(derived|assumed|measured|stated|not measured|docs/|CoSine|NVIDIA|the machine's own|one drafter process)"
+    for line in path.read_text(encoding="utf-8").splitlines():
+        for source in re.findall(r'source: "([^"]*)"', line):
+            assert re.match(known, source), line
+        assert line.count("value:") <= line.count("source:"), line
 
 
 def test_a_pool_shares_rows_but_not_the_base(park: Profile) -> None:
@@ -176,6 +247,11 @@ def test_what_a_strategy_saves_on_drafters_makes_its_target_faster(
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_costs_the_same(park: Profile, name: str) -> None:
     assert equal_cost(park, PRESETS[name]).money_usd == pytest.approx(park.money_usd)
+
+
+def test_a_drafter_that_is_named_is_the_one_that_is_kept(park: Profile) -> None:
+    assert list(equal_cost(park, parse("vanilla:drafter=d")).drafters) == ["d"]
+    assert list(equal_cost(park, parse("vanilla:drafter=gone")).drafters) == ["a"]
 
 
 def test_pools_are_never_more_than_there_are() -> None:

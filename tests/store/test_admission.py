@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -72,11 +73,9 @@ async def test_those_that_wait_in_vain_make_room_at_the_bound(store: Store) -> N
 async def until_admitted(queue: AdmissionQueue, admitted: AdmittedRequest) -> None:
     async with asyncio.timeout(10):
         while True:
-            try:
+            with suppress(Full):
                 await queue.admit(admitted)
                 return
-            except Full:
-                await asyncio.sleep(0)
 
 
 async def test_an_expired_entry_is_reported_as_such(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
