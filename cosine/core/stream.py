@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cosine.core.events import SessionVerdict, TokenLogprob
-from cosine.core.tree import TokenTree, values
+from cosine.core.tree import TokenTree
 
 
 @dataclass(slots=True, eq=False)
@@ -97,9 +97,11 @@ class Stream:
         return stretch
 
     def drafted(self, tree: TokenTree, committed: Sequence[int]) -> None:
-        """A chain has been drafted below the sequence of `drafting_from` tokens."""
+        """A chain has been drafted below the sequence of `drafting_from` tokens. What comes before the first token that
+        its drafter is less sure of than `value_min` is kept, whatever the product: the next chain goes on behind it."""
         start, self.drafting_from = self.drafting_from, 0
-        kept = [token for token, value in zip(tree.token_ids, values(tree), strict=True) if value >= self.value_min]
+        count = next((node for node, sure in enumerate(tree.confidences) if sure < self.value_min), len(tree))
+        kept = list(tree.token_ids[:count])
         end = len(committed) + len(self.speculated)
         if start < end:  # the target was faster: what it committed meanwhile must be what was drafted
             known = [*committed, *self.speculated][start:]

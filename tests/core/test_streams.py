@@ -9,6 +9,7 @@ from cosine.core import events as ev
 from cosine.core.config import SchedulerConfig
 from cosine.core.sampling import Sampling
 from cosine.core.stream import Stream
+from cosine.core.tree import chain
 
 TWO = ("v1", "v2")
 
@@ -50,6 +51,33 @@ def test_pipeinfer_stops_at_its_confidence_cutoff() -> None:
     assert len(sent(mesh, ev.SendPlan)) == 1, "the first micro-batch said that it is not sure"
 
 
+def test_a_micro_batch_ends_at_the_first_token_that_its_drafter_is_not_sure_of() -> None:
+    """However little it is sure of all of them together: what comes behind is drafted next, and sent all the same."""
+    stream = Stream(runs_max=4, per_peer_max=4, value_min=0.5, drafting_from=3)
+    stream.drafted(chain([10, 11, 12, 13], [0.7, 0.7, 0.7, 0.4]), [1, 2, 3])
+    assert (stream.speculated, stream.exhausted) == ([10, 11, 12], False)
+    stream.drafting_from = 6
+    stream.drafted(chain([13, 14], [0.4, 0.9]), [1, 2, 3])
+    assert (stream.speculated, stream.exhausted) == ([10, 11, 12], True)
+
+
+def test_stretches_of_several_requests_go_to_a_target_together() -> None:
+    """One behind the other, each request would get every second pass."""
+    mesh = Mesh()
+    texts = [mesh.ask(f"r{seed}", (seed, 7, 9), 40, strategy="pipeinfer") for seed in range(3)]
+    judge(mesh)
+    sizes: list[int] = []
+    while sum(not text.over for text in texts) == len(texts):
+        draft_everything(mesh)
+        (batch,) = (message for link, message in mesh.links.items() if link == ("scheduler", "verifier"))
+        assert len(batch) == 1, "nothing waits behind what is under way"
+        sizes.append(len([command for command in mesh.sent if isinstance(command, ev.SendBatch)][-1].items))
+        judge(mesh)
+    assert sizes[1:] == [3] * (len(sizes) - 1)
+    mesh.run()
+    assert [text.tokens for text in texts] == [text.plain for text in texts]
+
+
 def test_pipeinfer_cancels_inside_the_verifier_what_an_earlier_verdict_refutes() -> None:
     mesh = Mesh(drafters={"d0": "toy:seed=1,own=9,skill=0"})
     mesh.ask("r", strategy="pipeinfer:value_min=0", count=8)
@@ -70,6 +98,22 @@ def test_dsi_lets_several_targets_work_on_one_request_at_once() -> None:
     assert all(queue for link, queue in mesh.links.items() if link[0] == "scheduler" and link[1] in TWO)
     mesh.run()
     assert mesh.texts["r"].tokens == mesh.texts["r"].plain
+
+
+def test_after_a_refuted_draft_a_free_target_goes_on_at_once_and_the_other_stops() -> None:
+    mesh = Mesh(drafters={"d0": "toy:seed=1,own=9,skill=0"}, verifiers=TWO)
+    text = mesh.ask("r", strategy="dsi", count=12)
+    while text.admission.max_new_tokens - len(text.tokens) > 2:
+        draft_everything(mesh)
+        mesh.sent.clear()
+        judge(mesh, "v1")
+        (batch,), (cancel,) = sent(mesh, ev.SendBatch), sent(mesh, ev.CancelBatch)
+        assert batch.verifier == "v1", "not behind what is still to be stopped"  # type: ignore[union-attr]
+        assert cancel.verifier == "v2"  # type: ignore[union-attr]
+        while mesh.links.get(("scheduler", "v2")):
+            judge(mesh, "v2")
+    mesh.run()
+    assert text.tokens == text.plain
 
 
 def test_verdicts_may_come_in_any_order() -> None:
