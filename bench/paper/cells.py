@@ -25,7 +25,8 @@ OVERRUN_MAX = 0.02
 @dataclass(frozen=True, slots=True)
 class CellKey:
     """Which cell: the profile with a digest of its figures, the park's strategy (whose money's worth of hardware it
-    runs on), the strategy, the load, and how much is measured. Cells that differ in anything are other cells."""
+    runs on), the strategy, the load, how much is measured, and whether drafters run ahead. Cells that differ in
+    anything are other cells."""
 
     profile: str
     profile_digest: str
@@ -37,13 +38,16 @@ class CellKey:
     open_s: float
     time_scale: float
     run: int = 0
+    run_ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
     """What came out, in the profile's time. Latency per token is from a request's arrival to its last token, over its
     tokens: the mean over requests, with half the width of its 95 % interval. `texts` are digests, one per request. Of
-    `pass_count` paced passes (None: an earlier version did not count) the worst process overran the share `overrun`."""
+    `pass_count` paced passes `overrun_count` overran (None: an earlier version did not count), of the worst process's
+    the share `overrun`.
+    `virtual_ms` is what the simulator says of `token_ms` for the same requests (None: it does not know their texts)."""
 
     token_ms: float
     token_ms_95: float
@@ -56,11 +60,14 @@ class Figures:
     overrun: float
     texts: tuple[str, ...]
     pass_count: int | None = None
+    overrun_count: int | None = None
+    virtual_ms: float | None = None
 
     @property
     def is_valid(self) -> bool:
-        """False where this machine could not keep the profile's pace, or where no pass was seen to keep any."""
-        return self.pass_count != 0 and self.overrun <= OVERRUN_MAX
+        """False where this machine could not keep the profile's pace, or where no pass was seen to keep any. A single
+        pass says nothing of the machine, whatever its share in a short run."""
+        return self.pass_count != 0 and (self.overrun <= OVERRUN_MAX or self.overrun_count == 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,7 @@ def figures(observed: Observation, time_scale: float, verifier_count: int) -> Fi
         used.overrun,
         tuple(one.text for one in served),
         used.pass_count,
+        used.overrun_count,
     )
 
 

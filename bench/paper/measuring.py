@@ -113,8 +113,8 @@ class Bench:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(client(number)) for number in range(load.clients)]
             await loop.is_full.wait()
-            before, start = await self._begin()
             loop.measuring = True
+            before, start = await self._begin()
             await loop.is_complete.wait()
             observed = await self._end(before, start, [loop.done[index] for index in range(request_count)])
             for task in tasks:

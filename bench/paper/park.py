@@ -16,8 +16,9 @@ REQUEST_TIMEOUT_S = 600.0
 BATCH_ROWS_MAX = 1024  # the widest trees of 16 requests fit in one pass
 
 
-def mesh_spec(profile: Profile, time_scale: float, ports: Mapping[str, int]) -> MeshSpec:
+def mesh_spec(profile: Profile, time_scale: float, ports: Mapping[str, int], run_ahead: bool = False) -> MeshSpec:
     """The mesh of a profile whose times are multiplied by `time_scale`. `ports`: where whom shows metrics (0: nowhere).
+    Drafters may `run_ahead` in their idle time.
 
     The target computes in float32, so that all strategies must write the same text, token for token. Raises NotFound
     where the test bed is missing, BadRequest where the profile has a drafter that the test bed has not.
@@ -49,7 +50,11 @@ def mesh_spec(profile: Profile, time_scale: float, ports: Mapping[str, int]) -> 
         pace=verifier_pace(profile.verifier, time_scale),
         log_level="warning",
         grace_s=GRACE_S,
-        options={"scheduler": scheduler_options(time_scale), "gateway": gateway_options(time_scale)},
+        options={
+            "scheduler": scheduler_options(time_scale),
+            "gateway": gateway_options(time_scale),
+            "drafter": {"run_ahead": True} if run_ahead else {},
+        },
         peer_options=options,
     )
 

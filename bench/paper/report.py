@@ -13,14 +13,15 @@ from bench.paper.cells import OVERRUN_MAX, Cell, Figures
 
 PLAIN = "plain"
 COLUMNS = (
-    *("strategy", "ms/token", "+-", "tokens/s", "x plain", "TTFT ms", "tok/verdict"),
+    *("strategy", "ms/token", "+-", "sim", "tokens/s", "x plain", "TTFT ms", "tok/verdict"),
     *("busy %", "drafted", "verified", "overrun %", ""),
 )
 LEGEND = (
     "ms/token: a request's time from its arrival to its last token, over its tokens; +-: half of its 95 % interval "
-    "over requests. busy: verifier computing. drafted, verified: % of tree nodes made by drafters, and checked by the "
-    "target, that were never committed. overrun: % of passes of the worst process that this machine could not run in "
-    f"time; above {OVERRUN_MAX:.0%} the row is invalid. Other text: not plain decoding's, for the same requests."
+    "over requests; sim: what the simulator says for the same requests. busy: verifier computing. drafted, verified: "
+    "% of tree nodes made by drafters, and checked by the target, that were never committed. overrun: % of passes of "
+    f"the worst process that this machine could not run in time; above {OVERRUN_MAX:.0%} the row is invalid. Other "
+    "text: not plain decoding's, for the same requests."
 )
 
 
@@ -80,6 +81,7 @@ class Report:
             row.strategy,
             f"{found.token_ms:.2f}",
             f"{found.token_ms_95:.2f}",
+            "-" if found.virtual_ms is None else f"{found.virtual_ms:.2f}",
             f"{found.tokens_per_s:.1f}",
             ratio,
             f"{found.first_token_ms:.0f}",

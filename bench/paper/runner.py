@@ -1,5 +1,7 @@
 """Measures cells: meshes one after the other, on each all strategies whose money buys the same hardware.
 
+Beside every cell that it can replay, the simulator says what it makes of the same requests.
+
 A strategy that the mesh refuses, a mesh that does not start and a cell that takes too long become refused cells; the
 others go on.
 """
@@ -18,6 +20,7 @@ from bench.paper.cells import Cell, CellFile, CellKey, digest_of, figures
 from bench.paper.loads import Load, arrivals, capacity_per_s
 from bench.paper.measuring import Bench
 from bench.paper.park import free_ports, mesh_spec, workers
+from bench.paper.virtual import VirtualBench, recorded_library
 from cosine.cli.demo.models import testbed_prompts
 from cosine.cli.meshfile import PROJECT_ROOT, read_testbed
 from cosine.cli.supervisor import Mesh
@@ -27,7 +30,7 @@ from cosine.core.strategy import parse
 from cosine.sim.profile import Profile, equal_cost
 
 ARRIVALS_SEED = 100
-PROMPTS_PER_DOMAIN = 32  # as many as there are
+PROMPTS_PER_DOMAIN = 12  # as many as are recorded
 MEASURED_PACKAGES = ("cosine", "services")
 
 
@@ -43,13 +46,15 @@ class Entrant:
 @dataclass(frozen=True, slots=True)
 class Extent:
     """How much is measured: tokens per request, prompts per domain in a closed loop, seconds of arrivals (of the
-    profile's time) in an open one; how slow the motion is, and after how many real seconds a cell is given up."""
+    profile's time) in an open one; how slow the motion is, after how many real seconds a cell is given up, and whether
+    drafters run ahead."""
 
     token_count: int
     prompt_count: int
     open_s: float
     time_scale: float
     cell_timeout_s: float
+    run_ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,7 @@ class Runner:
         self.passes_seen = 0
         self._prompts = testbed_prompts(read_testbed()["target"], PROMPTS_PER_DOMAIN)
         self._domains = len({prompt.domain for prompt in self._prompts})
+        self._library = recorded_library()
         self._sources = sources_digest()
         self._profile_digest = digest_of([repr(replace(profile, time_scale=1.0)).encode()])
 
@@ -97,6 +103,7 @@ class Runner:
             extent.open_s if load.is_open else 0.0,
             extent.time_scale,
             run,
+            extent.run_ahead,
         )
 
     async def run(self, entrants: Iterable[Entrant], runs: int, again: bool) -> None:
@@ -132,16 +139,24 @@ class Runner:
         ports = free_ports(workers(group.park))
         left = list(group.tasks)
         try:
+            spec = mesh_spec(group.park, self._extent.time_scale, ports, self._extent.run_ahead)
             async with AsyncExitStack() as stack:
-                mesh = await stack.enter_async_context(Mesh(mesh_spec(group.park, self._extent.time_scale, ports)))
+                mesh = await stack.enter_async_context(Mesh(spec))
                 client = await stack.enter_async_context(AsyncClient(mesh.gateway_address))
                 bench = Bench(client, self._prompts, self._extent.token_count, ports)
+                virtual = self._virtual_bench(group.park)
                 while left:
                     cell = await self._measure(bench, group.park, left[0])
-                    self._finish(cell)
+                    self._finish(await asyncio.to_thread(replayed, cell, left[0].load, virtual))
                     left.pop(0)
         except MeshError as error:
             self._refuse(left, error.message)
+
+    def _virtual_bench(self, park: Profile) -> VirtualBench | None:
+        """The same mesh in virtual time."""
+        if self._library is None:
+            return None
+        return VirtualBench(park, self._library, self._prompts, self._extent.token_count, self._extent.run_ahead)
 
     async def _measure(self, bench: Bench, park: Profile, task: Task) -> Cell:
         extent, start = self._extent, time.perf_counter()
@@ -181,6 +196,14 @@ class Runner:
     def _finish(self, cell: Cell) -> None:
         self._file.add(cell)
         self._note(cell)
+
+
+def replayed(cell: Cell, load: Load, virtual: VirtualBench | None) -> Cell:
+    """The cell with what the simulator says of it."""
+    if cell.figures is None or virtual is None:
+        return cell
+    virtual_ms = virtual.token_ms(cell.key.strategy, load, cell.key.request_count)
+    return replace(cell, figures=replace(cell.figures, virtual_ms=virtual_ms))
 
 
 def first_message(errors: BaseExceptionGroup[MeshError]) -> str:

@@ -15,6 +15,7 @@ from cosine.core import events as ev
 from cosine.core.config import SchedulerConfig
 from cosine.core.fusion import Fusion
 from cosine.core.plan import CancelSteps, Guess, Step, Trees
+from cosine.core.processors import Processor
 from cosine.core.scheduler import Scheduler
 from cosine.sim import wire
 from cosine.sim.clock import Clock, Timer
@@ -101,14 +102,22 @@ class Cell:
         device = profile.verifier
         for name in self.verifiers:
             facts = ev.VerifierFacts(
-                name, shape.verifier_sessions_max, shape.tree_nodes_max, 2048, device.base_ms, device.row_ms
+                name,
+                shape.verifier_sessions_max,
+                shape.tree_nodes_max,
+                2048,
+                device.base_ms,
+                device.row_ms,
+                Processor(name),
             )
             self.tell(ev.VerifierUp(facts))
         self.tell(ev.FusionUp(FUSION))
         for name in self.drafters:
             self.fusion.drafter_up(name)
         facts_of = tuple(
-            ev.DrafterFacts(name, peer.timing.base_ms, peer.timing.row_ms / peer.timing.count, peer.specialist)
+            ev.DrafterFacts(
+                name, peer.timing.base_ms, peer.timing.row_ms / peer.timing.count, peer.specialist, Processor(name)
+            )
             for name, peer in self.drafters.items()
         )
         self.tell(ev.DraftersChanged(FUSION, tuple(self.drafters), facts_of))

@@ -1,6 +1,7 @@
 """A device with a queue: jobs that wait are merged into one run as long as their sessions differ, as a desk does.
 
 What a run computes and how long that takes is for its owner to say; here jobs wait, run, are cancelled and answered.
+Between jobs its owner may have it run what nobody has asked for yet.
 """
 
 from __future__ import annotations
@@ -18,11 +19,24 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Run(Generic[Result]):
-    """What a run gives: results in the order of its items, its seconds, and the grain at which it can be stopped."""
+    """What a run gives: results in the order of its items, its seconds, and the grain at which it can be stopped. Those
+    that `stand` are answered once the run has ended, even to jobs that were cancelled meanwhile."""
 
     results: list[Result]
     seconds: float
     grain_s: float
+    stand: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unasked(Generic[Item]):
+    """A run that nobody has asked for. It is given up at its next grain where jobs wait and it is not what all of their
+    items need, as `wanted` says. `end` hears whether it has been finished."""
+
+    seconds: float
+    grain_s: float
+    wanted: Callable[[Sequence[Item]], bool]
+    end: Callable[[bool], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -47,12 +61,23 @@ class _Running(Generic[Item, Result]):
     ended: bool = False
 
 
+@dataclass(slots=True, eq=False)
+class _Between(Generic[Item]):
+    """An unasked run under way."""
+
+    run: Unasked[Item]
+    began: float
+    ended: bool = False
+
+
 @dataclass(slots=True)
 class Usage:
-    """Seconds of work, of waiting for work, and of work whose every job was cancelled; how many runs and items."""
+    """Seconds of work, of waiting for work, of that what was spent unasked, and of work whose every job was cancelled;
+    how many runs and items."""
 
     busy_s: float = 0.0
     idle_s: float = 0.0
+    unasked_s: float = 0.0
     cancelled_s: float = 0.0
     run_count: int = 0
     item_count: int = 0
@@ -61,21 +86,26 @@ class Usage:
 @dataclass(slots=True)
 class Device(Generic[Item, Result]):
     """`compute` runs items of different sessions together, `give_up` says what is answered to cancelled ones (in their
-    order among the others), `close` frees sessions."""
+    order among the others), `close` frees sessions. After jobs, while none waits, `idle` says again and again what to
+    run unasked, until it says None."""
 
     clock: Clock
     compute: Callable[[Sequence[Item]], Run[Result]]
     give_up: Callable[[Sequence[Item]], list[Result]]
     close: Callable[[Sequence[str]], None]
+    idle: Callable[[], Unasked[Item] | None] = lambda: None
     usage: Usage = field(default_factory=Usage)
     _queue: deque[Job[Item, Result]] = field(default_factory=deque)
     _running: _Running[Item, Result] | None = None
+    _between: _Between[Item] | None = None
     _free_since: float = 0.0
 
     def add(self, job: Job[Item, Result]) -> None:
         """Takes a job; it runs when those before it have."""
         self._queue.append(job)
-        if self._running is None:
+        if self._between is not None:
+            self._question(self._between)
+        elif self._running is None:
             self._start()
 
     def cancel(self, owner: str, work_ids: Sequence[int]) -> None:
@@ -87,9 +117,7 @@ class Device(Generic[Item, Result]):
         if running is None:
             return
         if all(job.cancelled for job in running.jobs):
-            grains = (self.clock.now - running.began) // running.run.grain_s + 1
-            end = min(running.began + running.run.seconds, running.began + grains * running.run.grain_s)
-            self.clock.at(end, lambda: self._end(running))
+            self.clock.at(self._next_grain(running), lambda: self._end(running))
 
     def busy_s(self) -> float:
         """Seconds of work until now."""
@@ -100,6 +128,12 @@ class Device(Generic[Item, Result]):
         """Seconds without work until now."""
         return self.usage.idle_s + (self.clock.now - self._free_since if self._running is None else 0.0)
 
+    def _next_grain(self, under_way: _Running[Item, Result] | _Between[Item]) -> float:
+        """When what is under way can be stopped."""
+        run, began = under_way.run, under_way.began
+        grains = (self.clock.now - began) // run.grain_s + 1 if run.grain_s else 0
+        return min(began + run.seconds, began + grains * run.grain_s)
+
     def _start(self) -> None:
         while self._queue and (self._queue[0].closing or self._queue[0].cancelled):
             job = self._queue.popleft()
@@ -107,13 +141,37 @@ class Device(Generic[Item, Result]):
                 self.close(job.closing)
             else:
                 job.answer(self.give_up(job.items), 0.0)
-        if self._running is not None or not self._queue:
+        if self._running is not None:
+            return
+        if not self._queue:
+            self._use_idle_time()
             return
         jobs = self._take()
         run = self.compute([item for job in jobs for item in job.items])
         self.usage.idle_s += self.clock.now - self._free_since
         self._running = running = _Running(jobs, run, self.clock.now)
         self.clock.after(run.seconds, lambda: self._end(running))
+
+    def _use_idle_time(self) -> None:
+        run = self.idle()
+        if run is not None:
+            self._between = between = _Between(run, self.clock.now)
+            self.clock.after(run.seconds, lambda: self._end_between(between, finished=True))
+
+    def _question(self, between: _Between[Item]) -> None:
+        """Jobs wait: what is run unasked ends soon where it is not what they need."""
+        items = [item for job in self._queue if not job.cancelled for item in job.items]
+        if not between.run.wanted(items):
+            self.clock.at(self._next_grain(between), lambda: self._end_between(between, finished=False))
+
+    def _end_between(self, between: _Between[Item], finished: bool) -> None:
+        if between.ended:
+            return
+        between.ended = True
+        self._between = None
+        self.usage.unasked_s += self.clock.now - between.began
+        between.run.end(finished)
+        self._start()
 
     def _take(self) -> list[Job[Item, Result]]:
         """The jobs at the head of the queue that fit into one run: no session twice."""
@@ -134,10 +192,12 @@ class Device(Generic[Item, Result]):
         self._free_since = self.clock.now
         self._note(running)
         at = 0
+        complete = running.run.stand and self.clock.now >= running.began + running.run.seconds
         for job in running.jobs:
             results = running.run.results[at : at + len(job.items)]
             at += len(job.items)
-            job.answer(self.give_up(job.items) if job.cancelled else results, running.run.seconds)
+            given_up = job.cancelled and not complete
+            job.answer(self.give_up(job.items) if given_up else results, running.run.seconds)
         if self._running is None:
             self._start()
 

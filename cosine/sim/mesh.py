@@ -20,6 +20,7 @@ from cosine.sim.profile import Profile
 from cosine.sim.verifier import WrongText
 
 GATEWAY = "gateway"
+ATTEMPT = 1
 
 
 @dataclass(slots=True, eq=False)
@@ -38,7 +39,8 @@ class Request:
 
 
 class Mesh:
-    """All peers. `strategy` is what every request asks for; `may_guess` says that verifiers may see drafted context."""
+    """All peers. `strategy` is what requests ask for that are dealt from now on; `may_guess` says that verifiers may
+    see drafted context."""
 
     def __init__(
         self, profile: Profile, library: Library, strategy: str, may_guess: bool, shape: Shape | None = None
@@ -46,7 +48,7 @@ class Mesh:
         self.clock = Clock()
         self.shape = shape or Shape()
         self.library, self.strategy = library, strategy
-        self.drafters = drafter_peers(self.clock, profile, library, self.shape.drafter_count)
+        self.drafters = drafter_peers(self.clock, profile, library, self.shape)
         place = Place(self.clock, profile, self.shape, library, self.drafters, may_guess)
         self.cells = [Cell(number, place, self.progress) for number in range(self.shape.cell_count)]
         self.requests: dict[str, Request] = {}
@@ -55,12 +57,22 @@ class Mesh:
         self.token_count = 0
         self.done_count = 0
         self._accepted_count = 0
+        self._withdrawn: set[str] = set()
 
     def submit(self, request: Request) -> None:
         """A client's request; it waits until a scheduler has room."""
         self.requests[request.request_id] = request
         self.queue.append(request)
         self._deal()
+
+    def withdraw(self, request_id: str) -> None:
+        """The request's client has gone; unknown ones are ignored."""
+        if self.requests.pop(request_id, None) is None:
+            return
+        self._withdrawn.add(request_id)
+        self.queue = deque(request for request in self.queue if request.request_id != request_id)
+        for cell in self.cells:
+            cell.tell(ev.RequestLeft(request_id, ATTEMPT))
 
     def run(self, until: Callable[[], bool]) -> None:
         """Lets time pass until the condition holds. Raises AssertionError where nothing is left that could happen."""
@@ -70,6 +82,8 @@ class Mesh:
 
     def progress(self, progress: ev.Progress) -> None:
         """What a scheduler tells the gateway. Raises WrongText where it is not the recorded text."""
+        if progress.request_id in self._withdrawn:
+            return
         request = self.requests[progress.request_id]
         script = request.script
         if progress.error is not None:
@@ -114,7 +128,7 @@ class Mesh:
         prompt = request.script.prompt
         return ev.Admission(
             request.request_id,
-            1,
+            ATTEMPT,
             GATEWAY,
             prompt,
             len(prompt),

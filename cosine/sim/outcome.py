@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cosine.core.strategy import parse
@@ -37,11 +37,18 @@ class Row:
     seconds: float
 
 
-def run(profile: Profile, library: Library, strategy: str, load: Load, shape: Shape | None = None) -> tuple[Row, Mesh]:
-    """Plays a load until its measured requests are done. Raises WrongText where anything but the recorded text is
-    committed."""
+def run(
+    profile: Profile,
+    library: Library,
+    strategy: str,
+    load: Load,
+    shape: Shape | None = None,
+    on_done: Callable[[], None] = lambda: None,
+) -> tuple[Row, Mesh]:
+    """Plays a load until its measured requests are done; `on_done` hears of each. Raises WrongText where anything but
+    the recorded text is committed."""
     mesh = Mesh(profile, library, strategy, parse(strategy).runs > 1, shape)
-    source = Source(mesh, load)
+    source = Source(mesh, load, on_done)
     source.start()
     mesh.run(lambda: source.all_done)
     return summary(strategy, load, mesh, source.measured), mesh

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bench.paper.cells import Cell, CellKey, Figures
-from bench.paper.counters import READ
+from bench.paper.counters import PASSES, READ
 from bench.paper.measuring import Observation, Served
 
 KEY = CellKey("paper", "digest", "plain", "plain", "closed-4", 64, 4, 0.0, 8.0)
@@ -20,6 +20,7 @@ FIGURES = Figures(
     verified_wasted=None,
     overrun=0.0,
     texts=("a", "b"),
+    pass_count=100,
 )
 
 
@@ -31,5 +32,5 @@ def cell(strategy: str = "plain", load: str = "closed-4", run: int = 0, refused:
 
 
 def observation(served: tuple[Served, ...], token_count: int, wall_s: float) -> Observation:
-    """An observation of a mesh with one verifier that counted nothing."""
-    return Observation(served, token_count, wall_s, {"verifier": dict.fromkeys(READ, 0.0)})
+    """An observation of a mesh with one verifier that counted nothing but its passes, all in time."""
+    return Observation(served, token_count, wall_s, {"verifier": dict.fromkeys(READ, 0.0) | {PASSES: 50.0}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def test_figures_are_in_the_profiles_time() -> None:
     assert found.first_token_ms == pytest.approx((800 + 1600) / 2 / SCALE)
     assert found.acceptance == pytest.approx((50 + 50) / 50)
     assert found.texts == ("a", "b")
+    assert found.pass_count == 50
 
 
 def test_plain_decoding_commits_one_token_a_verdict() -> None:
@@ -42,6 +44,26 @@ def test_an_interval_needs_two_values_and_uses_student() -> None:
 @pytest.mark.parametrize(("overrun", "is_valid"), [(0.0, True), (0.02, True), (0.0201, False)])
 def test_figures_are_invalid_where_the_pace_was_not_kept(overrun: float, is_valid: bool) -> None:
     assert replace(FIGURES, overrun=overrun).is_valid is is_valid
+
+
+def test_a_single_pass_that_overran_makes_no_short_run_invalid() -> None:
+    counts = {count: replace(FIGURES, overrun=0.04, overrun_count=count).is_valid for count in (None, 1, 2)}
+    assert counts == {None: False, 1: True, 2: False}
+
+
+def test_figures_of_a_mesh_whose_passes_nobody_saw_are_invalid() -> None:
+    assert replace(FIGURES, pass_count=1).is_valid
+    assert not replace(FIGURES, pass_count=0).is_valid
+
+
+def test_a_cell_of_a_version_that_did_not_count_passes_keeps_its_validity() -> None:
+    line = cell().as_json()
+    del line["figures"]["pass_count"], line["figures"]["overrun_count"]
+    found = parse_cell(json.dumps(line))
+    assert found is not None
+    assert found.figures is not None
+    assert found.figures.pass_count is None
+    assert found.figures.is_valid
 
 
 def test_cells_survive_the_file(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def test_usage_adds_up_the_processes_and_takes_the_worst_overrun() -> None:
     assert used.verifier_busy == pytest.approx(0.5)
     assert used.drafted_wasted == pytest.approx(1 - 50 / 200)
     assert used.verified_wasted == pytest.approx(1 - 50 / 100)
+    assert (used.pass_count, used.overrun_count) == (1350, 6)
     assert used.overrun == pytest.approx(2 / 50)
 
 

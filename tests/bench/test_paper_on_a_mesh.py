@@ -43,4 +43,11 @@ async def test_strategies_are_measured_on_one_mesh_and_a_refused_one_is_no_obsta
     assert vanilla.figures.drafted_wasted is not None
     assert vanilla.figures.verifier_busy > 0
     assert len(vanilla.figures.texts) == 4
+    assert plain.figures.pass_count
+    assert runner.passes_seen >= plain.figures.pass_count + (vanilla.figures.pass_count or 0)
+    assert [figures.virtual_ms is None for figures in (plain.figures, vanilla.figures, under_arrivals.figures)] == [
+        False,
+        False,
+        True,
+    ]
     assert Report(cells).same_text("closed-2", "vanilla")

@@ -54,6 +54,14 @@ def test_every_peer_that_holds_a_model_has_its_pace_link_and_metrics(name: str) 
         assert flags["threads"] == "1"
 
 
+def test_drafters_run_ahead_where_that_is_asked_for() -> None:
+    ports = dict.fromkeys(workers(PAPER), 1)
+    for run_ahead in (False, True):
+        plans = roster(mesh_spec(PAPER, SCALE, ports, run_ahead))
+        eager = {plan.peer_id for plan in plans if "--run-ahead" in plan.arguments}
+        assert eager == (set(PAPER.drafters) if run_ahead else set())
+
+
 def test_a_drafter_that_the_test_bed_has_not_is_refused_by_name() -> None:
     drafters = {"poetry": next(iter(PAPER.drafters.values()))}
     profile = Profile("p", "made up", 1.0, PAPER.verifier, drafters, PAPER.drafter_link, PAPER.verifier_link)

@@ -21,7 +21,8 @@ def texts(report: Report, strategy: str, load: str = "closed-4") -> dict[str, st
 def test_a_row_shows_the_figures_and_the_ratio_to_plain() -> None:
     report = Report([cell(), cell("cosine", tokens_per_s=310.0, token_ms=12.345, drafted_wasted=0.25)])
     row = texts(report, "cosine")
-    assert row["ms/token"] == "12.35"
+    assert (row["ms/token"], row["sim"]) == ("12.35", "-")
+    assert texts(Report([cell(virtual_ms=19.504)]), "plain")["sim"] == "19.50"
     assert row["x plain"] == "1.55"
     assert row["drafted"] == "25"
     assert row["verified"] == "-"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
@@ -21,7 +22,7 @@ from bench.paper.runner import Entrant, Extent, Runner, first_message
 from cosine.cli.meshfile import MeshSpec
 from cosine.core.errors import BadRequest, MeshError, Unavailable
 from cosine.core.strategy import PRESETS, parse
-from cosine.sim.profile import read_profile
+from cosine.sim.profile import equal_cost, read_profile
 
 PAPER = read_profile(profile_path("paper-70b"))
 EXTENT = Extent(token_count=8, prompt_count=1, open_s=2.0, time_scale=8.0, cell_timeout_s=5.0)
@@ -84,12 +85,15 @@ def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
     monkeypatch.setattr(runners, "Mesh", FakeMesh)
     monkeypatch.setattr(runners, "Bench", FakeBench)
 
-    def run(*work: Entrant, runs: int = 1, again: bool = False, extent: Extent = EXTENT) -> list[Cell]:
+    def run(
+        *work: Entrant, runs: int = 1, again: bool = False, extent: Extent = EXTENT, passes: int | None = None
+    ) -> list[Cell]:
         noted: list[Cell] = []
         runner = Runner(PAPER, extent, CellFile(tmp_path / "cells.jsonl"), noted.append)
         asyncio.run(runner.run(work, runs, again))
         keys = {runner.key(entrant, load, run) for entrant in work for load in entrant.loads for run in range(runs)}
         assert {cell.key for cell in noted} == keys
+        assert passes in (None, runner.passes_seen)
         return noted
 
     return run
@@ -126,11 +130,34 @@ def test_what_is_finished_is_not_measured_again_unless_asked_for(measure: Measur
     assert len(FakeBench.asked) == 4
 
 
+def test_the_passes_of_cells_that_are_measured_are_counted(measure: Measure) -> None:
+    measure(Entrant("plain", CLOSED), passes=100)
+    measure(Entrant("plain", CLOSED), passes=0)
+
+
+def test_beside_what_it_can_replay_the_simulator_says_what_it_makes_of_it(measure: Measure) -> None:
+    loads = tuple(map(parse_load, ("closed-2", "closed-2-t1", "open-low")))
+    found = {cell.key.load: cell.figures for cell in measure(Entrant("plain", loads))}
+    said = {name: None if figures is None else figures.virtual_ms for name, figures in found.items()}
+    pass_ms = equal_cost(PAPER, parse("plain")).verifier.forward_ms(2, 0)
+    assert pass_ms < (said.pop("closed-2") or 0.0) < 1.5 * pass_ms
+    assert said == {"closed-2-t1": None, "open-low": None}
+
+
+def test_without_recordings_cells_are_measured_all_the_same(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runners, "recorded_library", lambda: None)
+    (cell,) = measure(Entrant("plain", CLOSED[:1]))
+    assert cell.figures is not None
+    assert cell.figures.virtual_ms is None
+
+
 def test_another_extent_is_another_cell(measure: Measure) -> None:
     measure(Entrant("plain", CLOSED[:1]))
     measure(Entrant("plain", CLOSED[:1]), extent=Extent(9, 1, 2.0, 8.0, 5.0))
     measure(Entrant("plain", CLOSED[:1]), extent=Extent(8, 1, 2.0, 4.0, 5.0))
-    assert len(FakeBench.asked) == 3
+    measure(Entrant("plain", CLOSED[:1]), extent=replace(EXTENT, run_ahead=True))
+    assert len(FakeBench.asked) == 4
+    assert [spec.options["drafter"] for spec in FakeMesh.started] == [{}, {}, {}, {"run_ahead": True}]
 
 
 def test_a_closed_loop_measures_every_domain_equally_and_every_client_once(measure: Measure) -> None:

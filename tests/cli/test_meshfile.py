@@ -171,6 +171,14 @@ def test_drafters_may_sit_on_the_cpu_beside_a_target_on_a_gpu() -> None:
     assert {"--device=cpu", "--dtype=float32"} <= set(plans["a"])
 
 
+def test_a_switch_is_turned_on_or_off_as_services_want_it() -> None:
+    spec = MeshSpec(target=TOY, drafters={"a": TOY, "b": TOY}, options={"drafter": {"run_ahead": True}})
+    off = spec.model_copy(update={"peer_options": {"b": {"run_ahead": False}}})
+    arguments = {plan.peer_id: plan.arguments for plan in roster(off)}
+    assert "--run-ahead" in arguments["a"]
+    assert "--no-run-ahead" in arguments["b"]
+
+
 def test_threads_are_explicit_and_foreign_settings_stay_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COSINE_LISTEN", "0.0.0.0:1")
     monkeypatch.setenv("OMP_NUM_THREADS", "64")

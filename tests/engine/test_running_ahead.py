@@ -169,6 +169,31 @@ def test_a_pass_that_a_step_makes_useless_is_given_up_and_one_that_it_needs_goes
     assert not ahead.idle()
 
 
+def stop_after(count: int) -> Callable[[str], bool]:
+    """Says true from the question after so many on."""
+    answers = iter([False] * count)
+    return lambda _session_id: next(answers, True)
+
+
+@pytest.mark.parametrize("count", range(4))
+@pytest.mark.parametrize("idle_count", [0, 1, 4])
+def test_a_step_is_given_up_between_its_passes_as_without_and_leaves_nothing_wrong(count: int, idle_count: int) -> None:
+    engine, plain = Counting(), Counting()
+    ahead = RunningAhead(engine)
+    item = DraftItem("a", 0, tuple(context("a")), step_count=3, run_ahead=True)
+    (first,) = ahead.draft([item])
+    draft(plain, [item])
+    for _ in range(idle_count):
+        ahead.idle()
+    following = replace(item, base_length=3, token_ids=tuple(best_path(first.tree)))
+    answers = ahead.draft([following], stop_after(count))
+    assert answers == draft(plain, [following], stop_after(count))
+    assert (answers[0].status is Status.CANCELLED) == (count < 3)
+    assert not ahead.idle() or count == 3
+    again = replace(following, token_ids=(*following.token_ids[:1], 5))
+    assert ahead.draft([again]) == draft(plain, [again])
+
+
 def test_with_a_beam_the_first_pass_of_a_step_is_foreseen() -> None:
     engine = Counting()
     inside, _ = follow(RunningAhead(engine), engine, 3, idle=True, step_count=2, beam=2, width=2)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cosine.core.picking import RowRule
 from cosine.core.tree import ROOT, path_tokens
-from cosine.engine.base import EngineLimits, Logits, ModelCard, Segment
+from cosine.engine.base import EngineLimits, Logits, ModelCard, Segment, Stopped
 from cosine.sim.library import Context, Library, Script
 
 
@@ -38,8 +38,11 @@ class RecordedEngine:
         self.passes.append((rows, sum(segment.base_length for segment in segments)))
         contexts: list[tuple[int, ...]] = []
         for segment in segments:
-            held = self._held.setdefault(segment.session_id, [])
-            del held[segment.base_length :]
+            del self._held.setdefault(segment.session_id, [])[segment.base_length :]
+        if stop is not None and stop():
+            raise Stopped
+        for segment in segments:
+            held = self._held[segment.session_id]
             held += segment.token_ids
             self._trees[segment.session_id] = segment
             nodes = (ROOT, *range(len(segment.tree)))

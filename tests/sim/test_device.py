@@ -3,18 +3,23 @@
 from collections.abc import Sequence
 
 from cosine.sim.clock import Clock, Timer
-from cosine.sim.device import Device, Job, Run
+from cosine.sim.device import Device, Job, Run, Unasked
 
 
 class Bench:
-    """A device that takes a second per item, in grains of a quarter, and writes down what happens."""
+    """A device that takes a second per item, in grains of a quarter, and writes down what happens. After jobs it would
+    run `unasked_left` runs of two seconds that only capital sessions want. Its results may `stand`."""
 
-    def __init__(self) -> None:
+    def __init__(self, unasked_left: int = 0, stand: bool = False) -> None:
+        self.unasked_left, self.stand = unasked_left, stand
+        self.unasked: list[tuple[float, bool]] = []
         self.clock = Clock()
         self.runs: list[list[str]] = []
         self.closed: list[str] = []
         self.answers: dict[int, tuple[float, list[str]]] = {}
-        self.device: Device[str, str] = Device(self.clock, self._compute, self._give_up, self._close)
+        self.device: Device[str, str] = Device(
+            self.clock, self._compute, self._give_up, self._close, self._idle if unasked_left else lambda: None
+        )
 
     def add(self, work_id: int, *sessions: str) -> None:
         def answer(results: list[str], seconds: float) -> None:
@@ -28,13 +33,20 @@ class Bench:
 
     def _compute(self, items: Sequence[str]) -> Run[str]:
         self.runs.append(list(items))
-        return Run([item.upper() for item in items], float(len(items)), 0.25)
+        return Run([item.upper() for item in items], float(len(items)), min(0.25, float(len(items))), self.stand)
 
     def _give_up(self, items: Sequence[str]) -> list[str]:
         return [""] * len(items)
 
     def _close(self, session_ids: Sequence[str]) -> None:
         self.closed += session_ids
+
+    def _idle(self) -> Unasked[str] | None:
+        if not self.unasked_left:
+            return None
+        self.unasked_left -= 1
+        end = lambda finished: self.unasked.append((self.clock.now, finished))  # noqa: E731
+        return Unasked(2.0, 0.25, lambda items: all(map(str.isupper, items)), end)
 
 
 def test_jobs_that_wait_run_together_unless_a_session_comes_twice() -> None:
@@ -100,6 +112,70 @@ def test_what_is_cancelled_before_it_runs_takes_no_time_and_keeps_its_place() ->
     bench.run()
     assert bench.runs == [["a"], ["c"]]
     assert bench.answers == {0: (1.0, ["A"]), 1: (1.0, [""]), 2: (2.0, ["C"])}
+
+
+def test_results_that_stand_are_answered_to_a_cancelled_job_whose_run_has_ended() -> None:
+    answers = {}
+    for stand in (False, True):
+        bench = Bench(stand=stand)
+        bench.add(0, "a")
+        bench.add(1, "b", "c")
+        bench.clock.at(0.9, lambda bench=bench: bench.device.cancel("owner", [0]))
+        bench.clock.at(1.1, lambda bench=bench: bench.device.cancel("owner", [1]))
+        bench.run()
+        answers[stand] = bench.answers
+    assert answers[False] == {0: (1.0, [""]), 1: (1.25, ["", ""])}
+    assert answers[True] == {0: (1.0, ["A"]), 1: (1.25, ["", ""])}
+
+
+def closing(*sessions: str) -> Job[str, str]:
+    return Job("owner", 0, frozenset(), (), lambda results, seconds: None, sessions)
+
+
+def test_after_its_jobs_it_runs_what_nobody_asked_for_until_nothing_is_left() -> None:
+    bench = Bench(unasked_left=2)
+    bench.clock.at(1.0, lambda: bench.add(0, "a"))
+    bench.run()
+    assert bench.unasked == [(4.0, True), (6.0, True)]
+    assert (bench.device.usage.unasked_s, bench.device.busy_s(), bench.device.idle_s()) == (4.0, 1.0, 5.0)
+
+
+def test_an_unasked_run_goes_on_for_a_job_that_needs_it_and_is_given_up_for_another() -> None:
+    bench = Bench(unasked_left=2)
+    bench.add(0, "a")
+    bench.clock.at(1.6, lambda: bench.add(1, "A"))
+    bench.clock.at(4.6, lambda: bench.add(2, "b"))
+    bench.run()
+    assert bench.unasked == [(3.0, True), (4.75, False)]
+    assert {work_id: time for work_id, (time, _) in bench.answers.items()} == {0: 1.0, 1: 4.0, 2: 5.75}
+
+
+def test_an_unasked_run_is_given_up_as_soon_as_one_of_those_who_wait_does_not_need_it() -> None:
+    bench = Bench(unasked_left=1)
+    bench.add(0, "a")
+    bench.clock.at(1.1, lambda: bench.add(1, "A"))
+    bench.clock.at(1.3, lambda: bench.add(2, "b"))
+    bench.run()
+    assert bench.unasked == [(1.5, False)]
+    assert bench.runs == [["a"], ["A", "b"]]
+
+
+def test_a_closing_waits_for_an_unasked_run_and_does_not_end_it() -> None:
+    bench = Bench(unasked_left=2)
+    bench.add(0, "a")
+    bench.clock.at(1.5, lambda: bench.device.add(closing("a")))
+    bench.clock.at(2.9, lambda: bench.closed.append("not yet"))
+    bench.run()
+    assert bench.closed == ["not yet", "a"]
+    assert bench.unasked == [(3.0, True), (5.0, True)]
+
+
+def test_a_run_that_takes_no_time_may_be_cancelled() -> None:
+    bench = Bench()
+    bench.add(0)
+    bench.device.cancel("owner", [0])
+    bench.run()
+    assert bench.answers == {0: (0.0, [])}
 
 
 def test_only_the_latest_wish_of_a_timer_rings() -> None:

@@ -107,6 +107,24 @@ def test_requests_beyond_a_schedulers_room_wait_for_their_turn() -> None:
     assert (most, mesh.done_count, len(mesh.queue)) == (3, 8, 0)
 
 
+@pytest.mark.parametrize("think_us", [0, 3000])
+def test_a_request_that_is_withdrawn_leaves_nothing_whether_it_runs_or_waits(think_us: int) -> None:
+    mesh = Mesh(park(), library(), "cosine", False, Shape(live_max=2, control=ControlCost(scheduler_event_us=think_us)))
+    done: list[str] = []
+    mesh.on_done = lambda request: done.append(request.request_id)
+    for number in range(4):
+        mesh.submit(Request(f"r{number}", library().scripts[number], 32, GREEDY, 0.0))
+    mesh.run(lambda: mesh.token_count > 8)
+    for name in ("r0", "r3", "nobody"):
+        mesh.withdraw(name)
+    while mesh.clock.step():
+        pass
+    assert sorted(done) == ["r1", "r2"]
+    assert not mesh.requests
+    assert mesh.cells[0].scheduler.live_count == 0
+    assert not any(peer.drafter._contexts for peer in mesh.drafters.values())
+
+
 def test_a_wrong_token_is_an_error() -> None:
     mesh = Mesh(park(), library(), "plain", False)
     script = library().scripts[0]

@@ -1,0 +1,57 @@
+"""What `make sim` computes is what the mesh does: one small case in real processes and in virtual time.
+
+Not a speed that is demanded of anything: two runs of the same requests are compared. A machine that is too busy to keep
+the profile's pace shows as passes that overran their time; such a cell says nothing and is measured once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.paper.__main__ import profile_path
+from bench.paper.cells import Cell, CellFile, Figures
+from bench.paper.loads import parse_load
+from bench.paper.runner import Entrant, Extent, Runner
+from cosine.sim.profile import Profile, read_profile
+
+pytest.importorskip("torch")
+
+STRATEGIES = ("plain", "vanilla:drafter=general", "cosine:lookahead=0", "cosine")
+DRAFTERS = ("general", "code")
+LOAD = parse_load("closed-4")
+# In motion so slow that messages between processes, a few milliseconds a round, are little beside a target's pass.
+EXTENT = Extent(token_count=12, prompt_count=1, open_s=0.0, time_scale=6.0, cell_timeout_s=60.0)
+AGREEMENT = 0.1
+TRIES = 2
+
+
+def small_park() -> Profile:
+    """The paper's hardware with fewer drafters, for this machine's sake."""
+    paper = read_profile(profile_path("paper-70b"))
+    return replace(paper, drafters={name: paper.drafters[name] for name in DRAFTERS})
+
+
+async def measured(strategies: Sequence[str], folder: Path) -> dict[str, Figures]:
+    """Strategies, one after the other on one mesh."""
+    cells: list[Cell] = []
+    runner = Runner(small_park(), EXTENT, CellFile(folder / "cells.jsonl"), cells.append)
+    await runner.run([Entrant(name, (LOAD,), park="cosine") for name in strategies], runs=1, again=False)
+    assert [cell.refused for cell in cells] == [""] * len(strategies)
+    return {cell.key.strategy: cell.figures for cell in cells if cell.figures is not None}
+
+
+@pytest.mark.timeout(240)  # usually half a minute; a busy machine takes longer to start and tries again
+async def test_a_token_takes_the_time_that_the_simulator_says(tmp_path: Path) -> None:
+    found: dict[str, Figures] = {}
+    for attempt in range(TRIES):
+        left = [name for name in STRATEGIES if name not in found or not found[name].is_valid]
+        found |= await measured(left, tmp_path / f"{attempt}") if left else {}
+    ratios = {name: its.token_ms / (its.virtual_ms or 0.0) for name, its in found.items() if its.is_valid}
+    assert ratios == pytest.approx(dict.fromkeys(ratios, 1.0), abs=AGREEMENT)
+    overran = [f"{name} ({its.overrun:.1%})" for name, its in found.items() if not its.is_valid]
+    if overran:
+        pytest.skip(f"this machine is too busy to keep the profile's pace: passes overran under {', '.join(overran)}")
