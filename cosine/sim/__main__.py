@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-from cosine.core.errors import BadRequest
+from cosine.core.errors import MeshError
 from cosine.core.strategy import PRESETS, parse
+from cosine.sim.library import Library
+from cosine.sim.notebook import Notebook, settings
 from cosine.sim.profile import Profile, read_profile
-from cosine.sim.report import as_sweep_table, as_table, write_json, write_sweep_json
-from cosine.sim.sweep import SWEEPS
+from cosine.sim.report import as_sweep_table, as_table, write_json
+from cosine.sim.sweep import CONTROL, SWEEPS, Point, control_cost, measure
 from cosine.sim.table import ABLATIONS, LOAD_NAMES, SAMPLED_ABLATIONS, load_named, read_library, table
 
 RECORDINGS = Path("testbed/recordings")
 PROFILE = Path("bench/profiles/paper-70b.yaml")
+POINTS = Path("build/sweeps.json")
 WIDTH = 180  # of tables that go into a file
 
 
@@ -31,13 +44,15 @@ def main() -> None:
         for strategy in arguments.presets:
             parse(strategy)
         loads = [load_named(name, profile) for name in arguments.loads]
-    except (BadRequest, ValueError) as error:
+        library = read_library(arguments.recordings, 0.0 if arguments.sweep else arguments.temperature)
+    except (MeshError, ValueError) as error:
         sys.exit(f"cosine.sim: {error}")
+    except OSError as error:
+        sys.exit(f"cosine.sim: cannot read {error.filename} ({error.strerror}); name a folder with --recordings")
     if arguments.sweep:
-        _sweep(console, profile, arguments)
+        _sweep(console, profile, library, arguments)
         return
-    loads = [replace(load, temperature=arguments.temperature) for load in loads]
-    library = read_library(arguments.recordings, arguments.temperature)
+    loads = [replace(load, temperature=arguments.temperature, seed=arguments.seed) for load in loads]
     ablations = SAMPLED_ABLATIONS if arguments.temperature else ABLATIONS
     strategies = ablations if arguments.ablations else arguments.presets
     with _bar(console) as bar:
@@ -66,22 +81,43 @@ def _bar(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True)
 
 
-def _sweep(console: Console, profile: Profile, arguments: argparse.Namespace) -> None:
-    from cosine.sim.plots import plot_sweep
+def _sweep(console: Console, profile: Profile, library: Library, arguments: argparse.Namespace) -> None:
+    """Makes the trials that the file of points lacks, each with a line when it is done, and shows all."""
+    cost = control_cost(profile, library) if arguments.measure_control else CONTROL
+    decided = settings(arguments.profile, arguments.recordings, arguments.seed) | asdict(cost)
+    notebook = Notebook(arguments.json or POINTS, decided)
+    if notebook.set_aside:
+        console.print(
+            f"other code or settings made the points in {notebook.path}; they are in {notebook.set_aside} now"
+        )
+    names = list(SWEEPS) if arguments.sweep == "all" else [arguments.sweep]
+    trials = [(name, trial) for name in names for trial in SWEEPS[name](profile, arguments.requests, cost)]
+    open_trials = [(name, trial) for name, trial in trials if not notebook.holds(name, trial)]
+    with _time_left(console) as bar:
+        task = bar.add_task("", total=sum(trial.token_count for _, trial in open_trials))
+        for name, trial in open_trials:
+            bar.update(task, description=f"{name}, {trial.series}: {trial.count}")
+            seeded = replace(trial, load=replace(trial.load, seed=arguments.seed))
+            point = measure(seeded, library, partial(bar.update, task, advance=trial.load.new_count))
+            notebook.note(name, point)
+            bar.console.print(f"{name}, {point.series}: {point.count}: {point.tokens_per_s:.0f} tokens/s")
+    for name in names:
+        _show_sweep(console, name, notebook.points(name), arguments.plots)
 
-    library = read_library(arguments.recordings, 0.0)
-    for name in SWEEPS if arguments.sweep == "all" else (arguments.sweep,):
-        with _bar(console) as bar:
-            task = bar.add_task(name, total=None)
-            points = []
-            for point in SWEEPS[name](profile, library, arguments.requests):
-                points.append(point)
-                bar.update(task, advance=1, description=f"{name} {point.label}")
-        console.print(as_sweep_table(name, points))
-        if arguments.json:
-            write_sweep_json(arguments.json, name, points)
-        if arguments.plots:
-            console.print(f"wrote {plot_sweep(name, points, arguments.plots)}")
+
+def _show_sweep(console: Console, name: str, points: Sequence[Point], plots: Path | None) -> None:
+    console.print(as_sweep_table(name, points))
+    if plots:
+        from cosine.sim.plots import plot_sweep
+
+        console.print(f"wrote {plot_sweep(name, points, plots)}")
+
+
+def _time_left(console: Console) -> Progress:
+    """A bar in tokens, with the time that is left at the pace of the last minutes."""
+    columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    description = TextColumn("{task.description}")
+    return Progress(*columns, description, console=console, transient=True, speed_estimate_period=300)
 
 
 def _arguments() -> argparse.Namespace:
@@ -95,9 +131,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, choices=(0.0, 1.0), default=0.0)
     parser.add_argument("--as-is", action="store_true", help="the profile's machines for all, not the same money")
     parser.add_argument("--ablations", action="store_true", help="cosine with one idea left out at a time")
-    parser.add_argument("--sweep", choices=(*SWEEPS, "all"))
+    parser.add_argument("--seed", type=int, default=0, help="another one: other texts first, other arrivals")
+    parser.add_argument("--sweep", choices=(*SWEEPS, "all"), help="how it scales; goes on where it was interrupted")
     parser.add_argument("--requests", type=int, default=100_000, help="the most requests of a sweep")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument(
+        "--measure-control",
+        action="store_true",
+        help="charge `one scheduler` with what this machine computes, not with the stated times",
+    )
+    parser.add_argument("--json", type=Path, help=f"write the figures here (of sweeps also without: {POINTS})")
     parser.add_argument("--plots", type=Path, help="write plots into this folder")
     return parser.parse_args()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from cosine.core.noise import UNIFORM_SCALE, mix
@@ -54,12 +55,12 @@ class Load:
 
 
 class Source:
-    """Feeds a mesh; `all_done` once the measured requests are. It goes on feeding until then, so that the last of them
-    are served beside others as the first were."""
+    """Feeds a mesh; `all_done` once the measured requests are, and `on_done` hears of each. It goes on feeding until
+    then, so that the last of them are served beside others as the first were."""
 
-    def __init__(self, mesh: Mesh, load: Load) -> None:
+    def __init__(self, mesh: Mesh, load: Load, on_done: Callable[[], None] = lambda: None) -> None:
         self.measured: list[Request] = []
-        self._mesh, self._load = mesh, load
+        self._mesh, self._load, self._on_done = mesh, load, on_done
         self._sent = 0
         self._open = load.request_count
 
@@ -89,7 +90,9 @@ class Source:
         self._mesh.submit(request)
 
     def _done(self, request: Request) -> None:
-        self._open -= int(request.request_id[1:]) < self._load.request_count
+        if int(request.request_id[1:]) < self._load.request_count:
+            self._open -= 1
+            self._on_done()
         if self._load.client_count:
             self._send()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from cosine.sim.knee import EFFICIENT, SATURATED, efficiency, exponent, saturation
 from cosine.sim.outcome import Row
 from cosine.sim.profile import Profile
 from cosine.sim.sweep import Point
@@ -25,6 +26,26 @@ COLUMNS = (
     "drafts wasted %",
     "checks wasted %",
 )
+SWEEP_COLUMNS = (
+    "count",
+    "tokens/s",
+    "each",
+    "ms/token",
+    "TTFT p95",
+    "accepted",
+    "verifier %",
+    "drafter %",
+    "busiest %",
+    "used",
+    "control %",
+    "us/verdict",
+    "fusion us/token",
+    "live",
+    "scheduler kB",
+    "alarms kB",
+    "fusion kB",
+)
+CROWD_MIN = 16  # requests from which on a scheduler's fixed costs per message no longer decide
 
 
 def as_table(title: str, rows: Sequence[Row]) -> Table:
@@ -66,32 +87,61 @@ def write_json(path: Path, profile: Profile, equal_cost: bool, rows: Sequence[Ro
 
 
 def as_sweep_table(name: str, points: Sequence[Point]) -> Table:
-    """One line per point."""
-    table = Table(title=f"sweep over {name}", title_justify="left")
+    """One line per point, and where each series bends."""
+    table = Table(title=f"sweep over {name}", title_justify="left", caption=knees(name, points), caption_justify="left")
     table.add_column("series")
-    titles = ("count", "tokens/s", "ms/token", "accepted", "verifier %", "drafter %", "control %")
-    for title in (*titles, "scheduler us/token", "fusion us/token", "scheduler us/verdict"):
+    for title in SWEEP_COLUMNS:
         table.add_column(title, justify="right")
-    for point in sorted(points, key=lambda point: point.series):
-        table.add_row(
-            point.series,
-            str(point.count),
-            f"{point.tokens_per_s:.0f}",
-            f"{point.latency_ms:.1f}",
-            f"{point.acceptance_length:.2f}",
-            f"{100 * point.verifier_busy:.0f}",
-            f"{100 * point.drafter_busy:.0f}",
-            f"{100 * point.control_busy:.0f}",
-            f"{point.scheduler_us:.0f}",
-            f"{point.fusion_us:.0f}",
-            f"{point.round_us:.0f}",
-        )
+    for line in by_series(points).values():
+        for point in line:
+            table.add_row(point.series, *_sweep_cells(point))
     return table
 
 
-def write_sweep_json(path: Path, name: str, points: Sequence[Point]) -> None:
-    """Adds a sweep to a file of sweeps."""
-    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    content[name] = [asdict(point) for point in points]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+def by_series(points: Sequence[Point]) -> dict[str, list[Point]]:
+    """Points in order of their count, series by series as these come."""
+    found: dict[str, list[Point]] = {}
+    for point in points:
+        found.setdefault(point.series, []).append(point)
+    return {series: sorted(line, key=lambda point: point.count) for series, line in found.items()}
+
+
+def knees(name: str, points: Sequence[Point]) -> str:
+    """Where throughput bends, a line per series; of requests at a time also how the scheduler's computing grows."""
+    lines = []
+    for series, line in by_series(points).items():
+        counts, rates = [point.count for point in line], [point.tokens_per_s for point in line]
+        enough, thrifty = saturation(counts, rates), efficiency(counts, rates)
+        said = "still grows" if enough is None else f"{100 * SATURATED:.0f} % of its best from {enough} on"
+        if name == "verifiers":
+            kept = "always" if thrifty is None else f"up to {thrifty}"
+            said += f"; {100 * EFFICIENT:.0f} % of the first's throughput per verifier {kept}"
+        crowd = [point for point in line if point.live_count >= CROWD_MIN]
+        if name == "live" and len({point.live_count for point in crowd}) > 1:
+            rounds_us = [point.round_us * point.live_count for point in crowd]
+            power = exponent([point.live_count for point in crowd], rounds_us)
+            said += f"; from {CROWD_MIN} on a round of all costs the scheduler live^{power:.2f}"
+        lines.append(f"{series}: {said}")
+    return "\n".join(lines)
+
+
+def _sweep_cells(point: Point) -> tuple[str, ...]:
+    return (
+        str(point.count),
+        f"{point.tokens_per_s:.0f}",
+        f"{point.tokens_per_s_each:.2f}" if point.tokens_per_s_each < 10 else f"{point.tokens_per_s_each:.0f}",
+        f"{point.latency_ms:.1f}",
+        f"{point.first_token_p95_ms:.0f}",
+        f"{point.acceptance_length:.2f}",
+        f"{100 * point.verifier_busy:.0f}",
+        f"{100 * point.drafter_busy:.0f}",
+        f"{100 * point.drafter_busy_most:.0f}",
+        str(point.drafters_used),
+        f"{100 * point.control_busy:.0f}",
+        f"{point.round_us:.0f}",
+        f"{point.fusion_us:.0f}",
+        str(point.live_count),
+        f"{point.scheduler_kb:.0f}",
+        f"{point.alarms_kb:.0f}",
+        f"{point.fusion_kb:.0f}",
+    )

@@ -17,7 +17,7 @@ from cosine.sim.mesh import Mesh
 from cosine.sim.peers import Shape
 from tests.sim.parks import library, park
 
-SLACK = 1.5
+SLACK = 1.1
 
 
 class Counter:
@@ -49,7 +49,7 @@ class Counter:
 
 def operations_per_verdict(monkeypatch: pytest.MonkeyPatch, strategy: str, live_count: int) -> float:
     """Of a scheduler with so many requests, all the time."""
-    mesh = Mesh(park(), library(), strategy, False, Shape(1, 5, live_count, live_count))
+    mesh = Mesh(park(), library(), strategy, False, Shape(1, 5, live_max=live_count, verifier_sessions_max=live_count))
     source = Source(mesh, closed_load(live_count, live_count, 128))
     source.start()
     mesh.run(lambda: mesh.token_count >= 8 * live_count)
