@@ -12,6 +12,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import NoReturn
 
 from cosine.core.errors import BadRequest, MeshError, Mismatch, NotFound
@@ -22,6 +23,7 @@ COMMANDS = {
     "peers": "list the peers of a running mesh",
 }
 WRONG_INPUT = (BadRequest, Mismatch, NotFound)
+OUR_PACKAGES = ("cosine", "services")
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,11 +55,27 @@ def _run(words: list[str]) -> int:
     name = words[0]
     if name not in COMMANDS:
         raise BadRequest("USAGE", f"there is no command {name!r}; the commands are {', '.join(COMMANDS)}")
-    command = importlib.import_module(f"cosine.cli.{name}")
+    command = _load(name)
     parser = Parser(prog=f"cosine {name}", description=command.__doc__)
     command.add_arguments(parser)
     status: int = asyncio.run(command.run(parser.parse_args(words[1:])))
     return status
+
+
+def _load(name: str) -> ModuleType:
+    """The module of a subcommand. Raises Mismatch where a package that it imports is not installed."""
+    try:
+        return importlib.import_module(f"cosine.cli.{name}")
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package in OUR_PACKAGES:
+            raise
+        raise Mismatch(
+            "EXTRA_MISSING",
+            f"`cosine {name}` needs {package}, which this Python lacks; pip install 'cosine-mesh[mesh,engine]' "
+            "(without extras, cosine-mesh is the client alone)",
+            {"package": package},
+        ) from error
 
 
 def _usage() -> str:

@@ -24,7 +24,7 @@ from typing import Self
 from cosine.cli.keeper import Keeper, Peer
 from cosine.cli.meshfile import MeshSpec
 from cosine.cli.roster import STOP_ORDER, STORE, Plan, environment, roster
-from cosine.core.errors import MeshError, NotFound, Unavailable
+from cosine.core.errors import BadRequest, MeshError, NotFound, Unavailable
 
 RESTART_TIMEOUT_S = 60.0
 LAST_STAGE_S = 2.0  # given to every stage of stopping even where the grace is used up
@@ -34,7 +34,8 @@ class Mesh:
     """A running mesh. `on_change` hears of every peer's change; `log_dir` holds one file per peer; the
     default is a temporary folder, which stays only where something went wrong.
 
-    Entering raises the MeshError of the first peer that cannot start, after everything else has been ended.
+    Entering raises BadRequest where `log_dir` cannot be written, and the MeshError of the first peer that cannot start,
+    after everything else has been ended.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Mesh:
         self._raise_failures()
 
     async def __aenter__(self) -> Self:
-        self.log_dir.mkdir(parents=True, exist_ok=True)
+        self._open_logs()
         try:
             async with asyncio.timeout(self.spec.start_timeout_s):
                 if not self.redis_url:
@@ -101,6 +102,7 @@ class Mesh:
                 await self._start(roster(self.spec))
         except BaseException as error:
             await self.stop(grace_s=0)
+            self._forget_logs(type(error))
             if isinstance(error, TimeoutError):
                 raise self._too_late() from None
             raise
@@ -110,8 +112,7 @@ class Mesh:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.stop()
-        if not self._keeps_logs and (kind is None or issubclass(kind, asyncio.CancelledError)):
-            shutil.rmtree(self.log_dir, ignore_errors=True)
+        self._forget_logs(kind)
 
     async def stop(self, grace_s: float | None = None) -> None:
         """Drains and ends all peers: first who takes requests in, last who holds the keys. 0 ends them at once."""
@@ -146,6 +147,23 @@ class Mesh:
             self._raise_failures()
             self._changed.clear()
             await self._changed.wait()
+
+    def _open_logs(self) -> None:
+        """Finds out with a file of no name whether logs can be written; permissions alone do not tell."""
+        try:
+            self.log_dir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.log_dir):
+                pass
+        except OSError as error:
+            raise BadRequest(
+                "LOG_DIR",
+                f"logs cannot be written into {self.log_dir} ({error.strerror}); name a folder of yours with --log-dir",
+            ) from error
+
+    def _forget_logs(self, kind: type[BaseException] | None) -> None:
+        """Removes our temporary folder after a mesh that was stopped, and keeps it after one that failed."""
+        if not self._keeps_logs and (kind is None or issubclass(kind, asyncio.CancelledError)):
+            shutil.rmtree(self.log_dir, ignore_errors=True)
 
     def _note(self, peer: Peer) -> None:
         self._changed.set()

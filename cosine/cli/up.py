@@ -18,7 +18,7 @@ from cosine.cli.keeper import Peer
 from cosine.cli.meshfile import MeshSpec, parse_drafters, read_spec
 from cosine.cli.supervisor import Mesh, interrupt_main_task
 from cosine.core.errors import BadRequest
-from cosine.rpc.settings import mask
+from cosine.text.masking import mask
 
 ONLY_IN_FILES = ("options", "peer_options")
 
@@ -30,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ready-file", type=Path, metavar="FILE", help="written once all peers serve: JSON of all peers"
     )
     parser.add_argument(
-        "--log-dir", type=Path, metavar="DIR", help="one log file per peer; default: a temporary folder"
+        "--log-dir",
+        type=Path,
+        metavar="DIR",
+        help="one log file per peer; default: a temporary folder, which stays only where something went wrong",
     )
     for name, field in MeshSpec.model_fields.items():
         if name == "drafters":
@@ -47,8 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 async def run(arguments: argparse.Namespace) -> int:
     """Runs until a signal comes; raises the MeshError of a mesh that cannot start."""
     spec = read_spec(arguments.mesh_file, given(arguments))
-    await check(spec)
-    mesh = Mesh(spec, arguments.log_dir or Path(tempfile.mkdtemp(prefix="cosine-mesh-")))
+    if arguments.ready_file is not None:
+        check_ready_file(arguments.ready_file)
+    await check(spec, lambda line: print(line, flush=True))
+    mesh = Mesh(spec, arguments.log_dir)
     reporter = Reporter(mesh, arguments.ready_file)
     mesh.on_change = reporter.note
     interrupt_main_task()
@@ -72,15 +77,30 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
     return flags
 
 
+def check_ready_file(path: Path) -> None:
+    """Raises BadRequest where no ready file can be written at this path."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise BadRequest("READY_FILE", f"--ready-file: there is no folder {folder}")
+    if path.is_dir():
+        raise BadRequest("READY_FILE", f"--ready-file: {path} is a folder; name a file")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BadRequest("READY_FILE", f"--ready-file: {folder} cannot be written ({error.strerror})") from error
+
+
 class Reporter:
-    """Says on standard output what becomes of the peers, and keeps the ready file true."""
+    """Says on standard output what becomes of the peers, and keeps the ready file true: one that an earlier mesh left
+    behind goes at once."""
 
     def __init__(self, mesh: Mesh, ready_file: Path | None) -> None:
         self.is_complete = False
         self._mesh = mesh
         self._ready_file = ready_file
-        if ready_file is not None and not ready_file.absolute().parent.is_dir():
-            raise BadRequest("READY_FILE", f"--ready-file: there is no folder {ready_file.absolute().parent}")
+        if ready_file is not None:
+            ready_file.unlink(missing_ok=True)
 
     def note(self, peer: Peer) -> None:
         """A peer has changed."""

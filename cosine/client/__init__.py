@@ -2,6 +2,7 @@
 
 from cosine.client.async_client import AsyncClient
 from cosine.client.options import Options
+from cosine.client.persistence import RetryPolicy
 from cosine.client.results import Chunk, Completion, Logprobs, Model, Peer, Speculation, Usage
 from cosine.client.sync_client import Client
 
@@ -14,6 +15,7 @@ __all__ = [
     "Model",
     "Options",
     "Peer",
+    "RetryPolicy",
     "Speculation",
     "Usage",
 ]

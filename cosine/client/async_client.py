@@ -35,6 +35,7 @@ from cosine.v1.gateway_pb2_grpc import GatewayServiceStub
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 QUESTION_TIMEOUT_S = 10.0
+LATE_S = 0.1  # an end for lack of time this close to our own deadline is our own deadline
 CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
@@ -61,7 +62,7 @@ class AsyncClient:
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         if not addresses:
-            raise ValueError("name at least one gateway, for example 127.0.0.1:50051")
+            raise ValueError("name at least one gateway, for example 127.0.0.1:50050")
         self._addresses = addresses
         self._current = random.randrange(len(addresses))
         self._retry = retry
@@ -148,8 +149,12 @@ class AsyncClient:
 
     async def _pause(self, error: MeshError, persistence: Persistence, deadline: float | None) -> None:
         """Waits until the next try, which goes to the next gateway. Raises where there shall be none."""
-        delay_s = persistence.delay_after(error, random.random())
         left_s = _left_s(deadline)
+        if isinstance(error, Expired) and left_s is not None and left_s < LATE_S:  # gRPC's words say less
+            raise Expired(
+                "DEADLINE_EXCEEDED", "the time allowed is over; what was received so far is valid, allow more time"
+            ) from error
+        delay_s = persistence.delay_after(error, random.random())
         if left_s is not None and left_s <= delay_s:
             raise Expired(
                 "DEADLINE_EXCEEDED", f"no time is left for another try after: {error.message}; allow more time"

@@ -3,6 +3,9 @@
 The trick is known from text-generation-inference and vLLM: decode a window that begins with tokens already shown,
 because the text of a token may depend on its neighbours, and hold back what later tokens may still change. It is exact
 for byte-level and for metaspace/byte-fallback vocabularies; stop strings are cut elsewhere (`cosine.core.stopping`).
+
+An output is the continuation of its prompt, so the first window begins with the prompt's last tokens: metaspace
+decoders drop the space before the first word they see, and "upon" after "Once" has one.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 
 HALF = "\N{REPLACEMENT CHARACTER}"
+PROMPT_TOKENS_SEEN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +38,14 @@ def token_kinds(tokenizer: Tokenizer) -> TokenKinds:
 
 
 class Detokenizer:
-    """The text of one output."""
+    """The text of one output, which continues `prompt`."""
 
-    def __init__(self, tokenizer: Tokenizer, kinds: TokenKinds) -> None:
+    def __init__(self, tokenizer: Tokenizer, kinds: TokenKinds, prompt: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._kinds = kinds
-        self._window: list[int] = []
-        self._context_count = 0  # tokens at the start of the window whose text was shown in full
-        self._shown = 0  # characters of the window's text that were shown
+        self._window = self._end_of(prompt)
+        self._context_count = len(self._window)  # tokens at the start of the window whose text was shown in full
+        self._shown = len(self._decode(self._window))  # characters of the window's text that were shown
 
     def push(self, token_ids: Sequence[int]) -> str:
         """The text that is final once these tokens have followed; empty where a character is still incomplete."""
@@ -61,6 +65,16 @@ class Detokenizer:
         piece = self._decode(self._window)[self._shown :]
         self._shown += len(piece)
         return piece
+
+    def _end_of(self, prompt: Sequence[int]) -> list[int]:
+        """The prompt's last tokens whose text nothing can change any more. After a special token a text of its own
+        begins, so those before it do not count."""
+        seen: list[int] = []
+        for token in prompt[-PROMPT_TOKENS_SEEN:]:
+            seen = [] if token in self._kinds.special else [*seen, token]
+        while seen and (seen[-1] in self._kinds.byte or self._decode(seen).endswith(HALF)):
+            seen.pop()
+        return seen
 
     def _slide(self) -> None:
         """Forgets the old context; the tokens shown last become the new one."""

@@ -34,6 +34,12 @@ async def decode(message: GenerateRequest, tokenizer: Tokenizer, prompt_bytes_ma
             "the request has no prompt; send text or token_ids, or a known request_id with resume",
             {"field": "prompt", "value": "absent", "allowed": "text or token_ids"},
         )
+    if message.sampling.HasField("top_k") and not message.sampling.top_k:
+        raise BadRequest(
+            "PARAMETER_OUT_OF_RANGE",
+            "top_k is 0; it must be 1 or more, or absent",
+            {"field": "top_k", "value": "0", "allowed": "1 or more, or absent"},
+        )
     ids = await _tokenize(message.text, tokenizer, prompt_bytes_max) if prompt == "text" else message.token_ids.ids
     return Request(
         request_id=message.request_id,

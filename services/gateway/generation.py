@@ -58,7 +58,7 @@ class Generation:
         self._deadline = deadline
         self._traceparent = traceparent
         self._running = Running(job.request_id, job.emitted, job.max_new_tokens)
-        self._transcript = Transcript(door.tokenizer, door.kinds, job.stop)
+        self._transcript = Transcript(door.tokenizer, door.kinds, job.stop, job.prompt)
         self._shown = self._transcript.push(job.emitted).token_count
         self._entry_id = ""
         self._attempts = 0
@@ -191,6 +191,7 @@ class Generation:
 
     def _end(self, told: bool) -> None:
         self._done = True
+        self._door.records.finished(self._job.request_id)
         if not told:  # a stop string ended it; the scheduler does not know
             self._door.relay.cancel(self._running)
 

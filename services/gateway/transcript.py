@@ -24,10 +24,10 @@ class Piece:
 
 
 class Transcript:
-    """The text of one output so far. `stopped` is True once a stop string was found."""
+    """The text of one output so far, which continues `prompt`. `stopped` is True once a stop string was found."""
 
-    def __init__(self, tokenizer: Tokenizer, kinds: TokenKinds, stops: Sequence[str]) -> None:
-        self._detokenizer = Detokenizer(tokenizer, kinds)
+    def __init__(self, tokenizer: Tokenizer, kinds: TokenKinds, stops: Sequence[str], prompt: Sequence[int]) -> None:
+        self._detokenizer = Detokenizer(tokenizer, kinds, prompt)
         self._matcher = StopMatcher(stops)
 
     @property

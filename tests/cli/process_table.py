@@ -21,10 +21,12 @@ DRAFTERS = {"near": "toy:seed=1,own=5,skill=0.9", "far": "toy:seed=1,own=6,skill
 class Up:
     """A running `cosine up` in a session of its own, as a terminal would start it."""
 
-    def __init__(self, folder: Path, flags: Iterable[str] = ()) -> None:
+    def __init__(self, folder: Path, flags: Iterable[str] = (), names_log_dir: bool = True) -> None:
         ready_file = folder / "ready.json"
         drafters = [f"--drafter={name}={source}" for name, source in DRAFTERS.items()]
-        places = [f"--ready-file={ready_file}", f"--log-dir={folder / 'logs'}", "--gateway=127.0.0.1:0"]
+        places = [f"--ready-file={ready_file}", "--gateway=127.0.0.1:0"]
+        if names_log_dir:
+            places.append(f"--log-dir={folder / 'logs'}")
         command = [sys.executable, "-m", "cosine.cli", "up", f"--target={TARGET}", *drafters, *places, "--grace-s=5"]
         self.process = subprocess.Popen(
             [*command, *flags],
@@ -32,7 +34,7 @@ class Up:
             stderr=subprocess.PIPE,
             text=True,
             cwd=PROJECT_ROOT,
-            env=environment(),
+            env=environment({"TMPDIR": str(folder)}),
             start_new_session=True,
         )
         assert self.process.stdout is not None

@@ -120,10 +120,13 @@ async def test_a_peer_that_does_not_drain_is_killed(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's word of a parent's end is Linux's")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
 def test_no_process_outlives_the_supervisor(tmp_path: Path, number: signal.Signals) -> None:
-    up = Up(tmp_path)
+    up = Up(tmp_path, names_log_dir=False)
+    log_dir = Path(up.ready["log_dir"])
+    assert log_dir.parent == tmp_path
+    assert (log_dir / "gateway.log").exists()
     assert up.end(number) == []
     assert up.process.returncode == (0 if number == signal.SIGINT else -signal.SIGKILL)
-    assert (tmp_path / "ready.json").exists() == (number == signal.SIGKILL)
+    assert (tmp_path / "ready.json").exists() == log_dir.exists() == (number == signal.SIGKILL)
 
 
 def test_a_watch_tells_who_is_left() -> None:

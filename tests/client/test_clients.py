@@ -230,7 +230,7 @@ async def test_a_deadline_ends_the_generation() -> None:
     gateway = Gateway()
     gateway.acts.append(gateway.hangs(chunk("a")))
     async with gateway, AsyncClient(gateway.address) as client:
-        with pytest.raises(Expired):
+        with pytest.raises(Expired, match="the time allowed is over; what was received so far is valid"):
             [chunk async for chunk in client.generate("hi", timeout=0.2)]
         await asyncio.wait_for(gateway.left.wait(), PATIENCE_S)
 

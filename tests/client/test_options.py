@@ -38,7 +38,43 @@ def test_an_unknown_option_is_named() -> None:
         build("hi", options)
 
 
-@pytest.mark.parametrize("options", [{"seed": -1}, {"max_new_tokens": 1.5}, {"temperature": "hot"}, {"stop": [1]}])
-def test_an_option_of_the_wrong_type_is_a_bad_request(options: Any) -> None:
-    with pytest.raises(BadRequest):
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"seed": -1}, "seed is -1; it must be a whole number from 0 to 18446744073709551615"),
+        ({"max_new_tokens": 1.5}, "max_new_tokens is 1.5; it must be a whole number from 0 to 4294967295"),
+        ({"temperature": "hot"}, "temperature is 'hot'; it must be a number"),
+        ({"priority": 2**40}, "priority is 1099511627776; it must be a whole number from -2147483648 to 2147483647"),
+        ({"ignore_eos": "yes"}, "ignore_eos is 'yes'; it must be True or False"),
+        ({"strategy": "\ud800"}, "strategy is '\\ud800'; it must be text that UTF-8 can hold"),
+        ({"stop": [1]}, "stop is [1]; it must be a list, each text that UTF-8 can hold"),
+        ({"logit_bias": {-1: 0.5}}, "logit_bias is -1; it must be a whole number from 0 to 4294967295"),
+        ({"logit_bias": {7: "much"}}, "logit_bias[7] is 'much'; it must be a number"),
+        ({"logit_bias": [7]}, "logit_bias is [7]; it must be a mapping of token ids to numbers"),
+        ({"timeout": 0}, "timeout is 0; it must be a number of seconds above 0, or absent"),
+        ({"timeout": float("nan")}, "timeout is nan; it must be a number of seconds above 0, or absent"),
+        ({"timeout": "long"}, "timeout is 'long'; it must be a number of seconds above 0, or absent"),
+    ],
+)
+def test_an_option_that_its_field_cannot_hold_is_refused_by_name(options: Any, words: str) -> None:
+    with pytest.raises(BadRequest) as caught:
         build("hi", options)
+    assert (caught.value.reason, caught.value.message) == ("BAD_OPTION", words)
+    assert words.startswith(caught.value.details["field"])
+
+
+@pytest.mark.parametrize("prompt", [[-1], [1.5], None, "\ud800"], ids=["negative", "fraction", "none", "surrogate"])
+def test_a_prompt_that_is_neither_text_nor_token_ids_is_refused(prompt: Any) -> None:
+    with pytest.raises(BadRequest, match=r"^prompt is "):
+        build(prompt, {})
+
+
+def test_a_long_value_is_shown_in_part() -> None:
+    with pytest.raises(BadRequest) as caught:
+        build([-1] * 1000, {})
+    assert len(caught.value.message) < 200
+
+
+def test_zeros_are_sent_as_zeros() -> None:
+    sampling = build("hi", {"top_k": 0, "top_p": 0.0, "seed": 0, "logprobs": 0}).sampling
+    assert all(sampling.HasField(name) for name in ("top_k", "top_p", "seed", "logprobs"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models
@@ -34,13 +36,16 @@ def biased_ids(vocab_size: int, *likely: int) -> st.SearchStrategy[list[int]]:
     return st.lists(st.sampled_from(likely) | st.integers(0, vocab_size - 1), max_size=24)
 
 
+SPACE, SPACE_A, A, SPECIAL = 1, 2, 3, 264
+EURO = [8 + byte for byte in "€".encode()]
+
 # Bytes of a three-byte character in the right order are likely, so that half characters are common.
 TOY_IDS = biased_ids(257, 0xE2, 0x82, 0xAC, 0x61, 256)
 FALLBACK_IDS = biased_ids(265, 1, 2, 3, 8 + 0xE2, 8 + 0x82, 8 + 0xAC, 264)
 
 
-def in_pieces(tokenizer: Tokenizer, ids: list[int], sizes: list[int]) -> list[str]:
-    detokenizer = Detokenizer(tokenizer, token_kinds(tokenizer))
+def in_pieces(tokenizer: Tokenizer, ids: list[int], sizes: list[int], prompt: Sequence[int] = ()) -> list[str]:
+    detokenizer = Detokenizer(tokenizer, token_kinds(tokenizer), prompt)
     pieces, start = [], 0
     for size in [*sizes, len(ids)]:
         pieces.append(detokenizer.push(ids[start : start + size]))
@@ -76,3 +81,34 @@ def test_a_character_of_three_bytes_comes_with_its_last_byte() -> None:
 def test_what_is_incomplete_at_the_end_is_flushed_once() -> None:
     detokenizer = Detokenizer(toy(), token_kinds(toy()))
     assert [detokenizer.push([0x61, 0xE2]), detokenizer.flush(), detokenizer.flush()] == ["a", "�", ""]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text"),
+    [
+        ([], "aa"),
+        ([SPACE_A], " aa"),
+        ([A, *EURO], " aa"),
+        ([A, *EURO[:2]], " aa"),
+        ([A] * 100, " aa"),
+        ([SPECIAL, A], " aa"),
+        ([A, SPECIAL], "aa"),  # a text of its own begins
+    ],
+)
+def test_the_first_word_after_a_prompt_keeps_its_space(prompt: list[int], text: str) -> None:
+    assert "".join(in_pieces(fallback(), [SPACE_A, A], [1], prompt)) == text
+
+
+WORDS = st.integers(0, 7)
+
+
+@given(st.lists(WORDS | st.sampled_from(EURO), max_size=6), WORDS, FALLBACK_IDS, SIZES)
+def test_prompt_and_pieces_are_the_text_of_both(before: list[int], word: int, ids: list[int], sizes: list[int]) -> None:
+    prompt = [*before, word]
+    known, whole = (fallback().decode(tokens, skip_special_tokens=True) for tokens in (prompt, prompt + ids))
+    assert known + "".join(in_pieces(fallback(), ids, sizes, prompt)) == whole
+
+
+@given(st.binary(max_size=6), TOY_IDS, SIZES)
+def test_a_byte_level_output_does_not_depend_on_its_prompt(prompt: bytes, ids: list[int], sizes: list[int]) -> None:
+    assert in_pieces(toy(), ids, sizes, list(prompt)) == in_pieces(toy(), ids, sizes)

@@ -24,7 +24,7 @@ from cosine.engine.hf.slots import Slot
 from cosine.engine.hf.span import Span
 from cosine.engine.hf.step import Step
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": None}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": None}
 PROBE_TREE = TokenTree(token_ids=(5, 8, 9, 6, 5, 7), parents=(-1, -1, 0, 0, 1, 3))
 PROBE_CHAIN = (1, 2, 3, 4)
 PROBE_PATH = (0, 3, 5)
@@ -68,9 +68,17 @@ def _dtype(name: str | torch.dtype) -> torch.dtype | None:
 
 
 def _device(name: str | torch.device) -> torch.device:
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise BadRequest(
+            "PARAMETER_OUT_OF_RANGE", f"device is {str(name)!r}; it must be auto, cpu or cuda[:N]"
+        ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise Mismatch("DEVICE_MISSING", "this process sees no CUDA device: install torch with CUDA, or use the cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise Mismatch("DEVICE_MISSING", f"this process sees no {device}; its last CUDA device is cuda:{last}")
     return device
 
 

@@ -21,12 +21,17 @@ from cosine.text.tokenizer import eos_token_ids, fingerprint, load_tokenizer
 from cosine.text.tokenizer import vocab_size as tokenizer_size
 
 WANTED_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt")
+FIRST_LENGTH = "original_max_position_embeddings"
 UNSUPPORTED_LAYER_TYPES = ("chunked_attention", "reference_sliding_attention")
 
 
 @dataclass(frozen=True, slots=True)
 class Lore:
-    """What is written beside the weights: vocabulary, end tokens, longest context (None where unsaid)."""
+    """What is written beside the weights: vocabulary, end tokens, longest context (None where unsaid).
+
+    The context of a longrope model is the one it was first trained on: past it, transformers rotates all positions of a
+    batch by other factors, so that one long session would change the logits of every short one beside it.
+    """
 
     vocab_size: int
     fingerprint: str
@@ -135,8 +140,15 @@ def read_lore(folder: Path, config: PreTrainedConfig) -> Lore:
     tokenizer = load_tokenizer(str(folder))
     text = config.get_text_config()
     vocab_size = min(tokenizer_size(tokenizer), int(text.vocab_size))
-    length = getattr(text, "max_position_embeddings", None)
-    return Lore(vocab_size, fingerprint(tokenizer), eos_token_ids(str(folder)), int(length) if length else None)
+    return Lore(vocab_size, fingerprint(tokenizer), eos_token_ids(str(folder)), _context_length(text))
+
+
+def _context_length(text: PreTrainedConfig) -> int | None:
+    ropes = getattr(text, "rope_parameters", None) or {}
+    of_layers = [entry for entry in ropes.values() if isinstance(entry, dict)]  # where they differ by kind of layer
+    lengths = [getattr(text, "max_position_embeddings", None)]
+    lengths += [rope.get(FIRST_LENGTH) for rope in (ropes, *of_layers) if rope.get("rope_type") == "longrope"]
+    return min((int(length) for length in lengths if length), default=None)
 
 
 def _first_line(error: Exception) -> str:
