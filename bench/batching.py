@@ -11,7 +11,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -53,7 +53,7 @@ def measure(count: int = 256, times: LineTimes = PADDED, priority_count: int = 1
     dice = np.random.default_rng(1)
     pools = [
         [
-            replace(_drafted(dice, int(dice.integers(50, 4000))), priority=int(dice.integers(priority_count)))
+            _drafted(dice, int(dice.integers(50, 4000)))._replace(priority=int(dice.integers(priority_count)))
             for _ in range(count)
         ]
         for _ in range(REPEATS)
@@ -85,7 +85,7 @@ def serve(rule: Rule, times: LineTimes, lengths: Sequence[int]) -> Served:
                 candidates[place] = _drafted(dice, lengths[place])
         for index in set(range(len(waiting))) - {index for group in groups for index in group}:
             place = waiting[index]
-            candidates[place] = replace(candidates[place], waited_count=candidates[place].waited_count + 1)
+            candidates[place] = candidates[place]._replace(waited_count=candidates[place].waited_count + 1)
     return Served(1000 * tokens / now_ms, statistics.fmean(waits_ms), float(np.percentile(waits_ms, 95)))
 
 

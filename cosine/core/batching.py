@@ -36,9 +36,9 @@ def choose(waiting: Sequence[Candidate], times: VerifyTimes, caps: Caps, weight:
     batch = _Batch(waiting, Goal(times, caps, weight))
     overdue = [index for index, candidate in enumerate(waiting) if candidate.waited_count >= caps.waited_count_max]
     batch.force(sorted(overdue, key=lambda index: -waiting[index].waited_count))
-    ranks: dict[int, list[int]] = {}
+    ranks: dict[int, list[int]] = {priority: [] for priority in {candidate.priority for candidate in waiting}}
     for index, candidate in enumerate(waiting):
-        ranks.setdefault(candidate.priority, []).append(index)
+        ranks[candidate.priority].append(index)
     for place, priority in enumerate(sorted(ranks, reverse=True)):
         batch.add_rank(ranks[priority], effort=0.5**place)
     if waiting and not batch.chosen:
@@ -58,16 +58,23 @@ class _Batch:
 
     def force(self, indices: Iterable[int], in_time: bool = False) -> None:
         """Takes whoever fits, the first of a batch in any case; `in_time`: only if the pass then meets the deadline."""
+        row_room = self._goal.caps.row_count_max - self._load.row_count
         for index in indices:
-            load = self._load.plus(self._waiting[index])
+            candidate = self._waiting[index]
+            if self.chosen and candidate.row_count > row_room:
+                continue
+            load = self._load.plus(candidate)
             late = in_time and self._goal.pass_ms(load) > self._left_ms(index)
             if not late and (not self.chosen or self._goal.fits(load)):
                 self._take([index], load)
+                row_room -= candidate.row_count
 
     def add_rank(self, rank: Sequence[int], effort: float) -> None:
         """Takes of requests of one priority those who cannot wait, and the cheapest set of the others."""
-        self.force(self._pressing(self._left_of(rank)), in_time=True)
         left = self._left_of(rank)
+        if any(self._waiting[index].deadline_ms is not None for index in left):
+            self.force(self._pressing(left), in_time=True)
+            left = self._left_of(left)
         if left:
             candidates = [self._waiting[index] for index in left]
             packing = cheapest(candidates, self._load, self._behind, self._goal, effort)
@@ -76,7 +83,7 @@ class _Batch:
 
     def _left_of(self, rank: Sequence[int]) -> list[int]:
         chosen = set(self.chosen)
-        return [index for index in rank if index not in chosen]
+        return [index for index in rank if index not in chosen] if chosen else list(rank)
 
     def _left_ms(self, index: int) -> float:
         left_ms = self._waiting[index].deadline_ms
@@ -95,8 +102,6 @@ class _Batch:
     def _pressing(self, rank: Sequence[int]) -> list[int]:
         """Who would be late after waiting for this pass, or is; the earliest deadline first."""
         dated = [index for index in rank if self._waiting[index].deadline_ms is not None]
-        if not dated:
-            return []
         whole = self._load
         for index in rank:
             whole = whole.plus(self._waiting[index])

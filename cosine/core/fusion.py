@@ -17,18 +17,19 @@ steps that serve nobody any more are cancelled.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cosine.core.calibration import Calibration, Record
 from cosine.core.growth import AHEAD_STEPS, Asked, Estimate, Growth, Session
-from cosine.core.plan import CancelSteps, Cooperation, DraftedTree, DraftPlan, Guess, PlanItem, Step, Trees
-from cosine.core.tree import ROOT, children
+from cosine.core.plan import CancelSteps, Cooperation, DraftedTree, DraftPlan, Guess, PlanItem, Reading, Step, Trees
+from cosine.core.tree import ROOT
 from cosine.core.voting import Votes
 
+CANCELLED_MAX = 4096
 MISSES_MAX = 3
 REST_S = 5.0
-AHEAD_NODES_ENOUGH = 96
+AHEAD_NODES_ENOUGH = 384
 
 Command = Step | Trees | CancelSteps
 
@@ -66,7 +67,7 @@ class Fusion:
         self._votes = Votes()
         self._rounds: dict[int, Round] = {}
         self._steps: dict[int, int] = {}
-        self._cancelled: set[int] = set()
+        self._cancelled: OrderedDict[int, None] = OrderedDict()
         self._misses: dict[str, int] = {}
         self._resting: dict[str, float] = {}
         self._next_step = 1
@@ -79,6 +80,10 @@ class Fusion:
         self._resting.pop(drafter, None)
         for session in self._sessions.values():
             session.known.pop(drafter, None)
+
+    def drafter_draining(self, drafter: str) -> None:
+        """A drafter takes nothing new; what it was asked it still answers."""
+        self._drafters.discard(drafter)
 
     def drafter_down(self, drafter: str, now: float) -> list[Command]:
         """A drafter is gone; rounds that wait for it go on without it."""
@@ -100,7 +105,7 @@ class Fusion:
             if session is None:
                 missed.append(DraftedTree(item.session_id, item.base_length, missed=True))
             else:
-                growth = Growth(item, session)
+                growth = Growth(item, session, plan.reading is Reading.FORK)
                 growth.adopt()
                 growths.append(growth)
         round_ = Round(plan, now + plan.deadline_ms / 1000, growths, missed)
@@ -113,7 +118,7 @@ class Fusion:
         round_ = self._rounds.get(self._steps.get(step_id, -1))
         if round_ is None or step_id not in round_.waiting:
             self.stale_count += step_id not in self._cancelled
-            self._cancelled.discard(step_id)
+            self._cancelled.pop(step_id, None)
             return []
         question = round_.waiting[step_id]
         self._misses.pop(question.drafter, None)
@@ -180,24 +185,18 @@ class Fusion:
 
     def _judge(self, session: Session, committed: Sequence[int]) -> None:
         """Learns from the target's picks: at every node of the committed path the right child is known now."""
-        tree = session.grower.tree()
-        kids = children(tree)
-        picks: dict[int, int] = {}
-        node: int | None = ROOT
-        for token in committed:
-            if node is None:
-                break
-            picks[node] = token
-            node = kids.get(node, {}).get(token)
+        grower, node = session.grower, ROOT
         scores: dict[str, list[bool]] = {}
-        for proposal in session.proposals:
-            pick = picks.get(tree.parents[proposal.node])
-            if pick is None:
-                continue
-            hit = tree.token_ids[proposal.node] == pick
-            scores.setdefault(proposal.drafter, []).append(hit)
-            self._calibrations.setdefault(proposal.drafter, Calibration()).note(proposal.raw, hit)
-            session.records.setdefault(proposal.drafter, Record()).note(proposal.estimate, hit)
+        for token in committed:
+            for proposal in session.proposals.get(node, ()):
+                hit = grower.token_id(proposal.node) == token
+                scores.setdefault(proposal.drafter, []).append(hit)
+                self._calibrations.setdefault(proposal.drafter, Calibration()).note(proposal.raw, hit)
+                session.records.setdefault(proposal.drafter, Record()).note(proposal.estimate, hit)
+            below = grower.child(node, token)
+            if below is None:
+                break
+            node = below
         for drafter, hits in scores.items():
             self._votes.note(drafter, sum(hits), len(hits))
 
@@ -219,9 +218,15 @@ class Fusion:
         commands: list[Command] = []
         for step_id, question in list(round_.waiting.items()):
             self._forget(round_, step_id)
-            self._cancelled.add(step_id)
+            self._note_cancelled(step_id)
             commands.append(CancelSteps(question.drafter, (step_id,)))
         return commands if round_.ahead else [*commands, Trees(round_.plan.round_id, tuple(round_.missed))]
+
+    def _note_cancelled(self, step_id: int) -> None:
+        """Its answer, should it come, is nothing to count. Steps that were never sent have none."""
+        self._cancelled[step_id] = None
+        if len(self._cancelled) > CANCELLED_MAX:
+            self._cancelled.popitem(last=False)
 
     # -- exchanges
 
@@ -297,11 +302,10 @@ class Fusion:
     def _estimator(self, plan: DraftPlan) -> Estimate:
         return self._estimate if plan.calibrated else _as_said
 
-    def _estimate(self, session: Session, drafter: str, raw: float) -> float:
-        calibration = self._calibrations.get(drafter)
-        estimate = raw if calibration is None else calibration.estimate(raw)
+    def _estimate(self, session: Session, drafter: str) -> Callable[[float], float]:
+        calibration = self._calibrations.get(drafter) or Calibration()
         record = session.records.get(drafter)
-        return min(1.0, estimate * (1.0 if record is None else record.factor))
+        return calibration.estimator(1.0 if record is None else record.factor)
 
     def _finish(self, round_: Round, now: float) -> list[Command]:
         """Delivers a plan's trees and, where the plan says so, lets them grow on."""
@@ -331,13 +335,9 @@ class Fusion:
         if self._misses[drafter] >= MISSES_MAX:
             self._resting[drafter] = now + REST_S
 
-    def calibrations(self) -> Mapping[str, Calibration]:
-        """What has been learned of each drafter."""
-        return self._calibrations
 
-
-def _as_said(_session: Session, _drafter: str, raw: float) -> float:
-    return raw
+def _as_said(_session: Session, _drafter: str) -> Callable[[float], float]:
+    return float
 
 
 def _common_prefix(left: Sequence[int], right: Sequence[int], start: int) -> int:

@@ -6,19 +6,25 @@ peers and plans are unknown here.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import mul
+from typing import NamedTuple
 
 from cosine.core.pace import Pace, exchanges
-from cosine.core.timing import Load
 
 VALUE_MIN_FLOOR = 0.02
-VALUE_MIN_CEILING = 0.6
+VALUE_MIN_CEILING = 0.9
 VALUE_MIN_SLACK = 0.8  # a drafter's own confidence is not calibrated
 DEPTH_SLACK = 3  # confidences, not averages, decide where a path ends
 DEPTH_PATIENCE = 3
-POLISHED_MAX = 4
+POLISHED_MAX = 2
+
+
+Among = Callable[[Sequence[tuple[int, int]], int], Sequence[tuple[tuple[int, int], range]]]
+"""Of the (drafters, beam) that could be and the largest depth, what to look at: each with the depths to try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +49,13 @@ class Shape:
 class Offer:
     """How deep to draft for each session of a plan, by how many drafters, how wide.
 
-    `value_min` is the path value below which one more step costs more tokens elsewhere than it may bring here.
+    `value_min` is the path value below which one more step costs more tokens elsewhere than it may bring here: a pass
+    is paid by the sessions that lack it, and where few do it may cost more than they can bring (`value_min` above 1).
+    These are verified with what they have, and are drafted for while they are.
     `promised` is the tokens predicted for each session, `gain` the goodput of all as multiple of plain decoding's;
     `time_ms` the round's predicted time, `plain_ms` that of a round without drafts. `crew` says how far the crew is
     from all the drafters that the strategy allows (0: all, 1: a single one), `chain` how far the beam is from full.
+    `pass_count` is how many forward passes the busiest drafter would take if no path were given up early.
     """
 
     depths: tuple[int, ...]
@@ -61,6 +70,7 @@ class Offer:
     plain_ms: float = 0.0
     crew: float = 0.0
     chain: float = 0.0
+    pass_count: float = 0.0
 
     def plain(self) -> Offer:
         """The same sessions without drafts."""
@@ -96,7 +106,7 @@ def best_offer(
     drafter_count: int,
     rows_max: int = 0,
     kilotokens: float = 0.0,
-    among: Callable[[Sequence[tuple[int, int]]], Sequence[tuple[int, int]]] | None = None,
+    among: Among | None = None,
 ) -> Offer:
     """The offer of drafting, up to `full`, of the highest predicted goodput, for a plan of one session per hit rate.
 
@@ -104,17 +114,18 @@ def best_offer(
     (arXiv 2211.17192), of which what goes beyond 1 is believed as far as such promises were kept so far.
     `drafter_count` drafters are up, the verifier takes `rows_max` rows at once (0: any number) and reads `kilotokens`
     thousand cached tokens for these sessions. A gain below 1 says that plain decoding is predicted to be faster;
-    whether to draft all the same is for `Trials` to say. `among` may name the (drafters, beam) worth looking at.
+    whether to draft all the same is for `Trials` to say. `among` may choose what is worth looking at.
     """
     plain_ms = pace.verify.predict(len(hit_rates), kilotokens)
     steps_max = len(hit_rates) * full.depth
     if rows_max:
         steps_max = max(0, min(steps_max, int((rows_max - len(hit_rates)) / pace.rows_per_step)))
     best: Bid | None = None
-    ways = {(way.shape.drafter_count, way.shape.beam): way for way in _ways(full, pace, hit_rates, drafter_count)}
-    for key in list(ways) if among is None else among(list(ways)):
-        way = ways[key]
-        best = _search(way, plain_ms, steps_max, best)
+    keys = _keys(full, drafter_count) if hit_rates else []
+    whole = range(1, full.depth + 1)
+    for (count, beam), caps in [(key, whole) for key in keys] if among is None else among(keys, full.depth):
+        way = _way(full, pace, hit_rates, drafter_count, count, beam)
+        best = _search(way, caps, plain_ms, steps_max, best)
     if best is None:
         return replace(fixed_offer(replace(full, depth=0), len(hit_rates)), time_ms=plain_ms, plain_ms=plain_ms)
     polished = _polished(best, plain_ms, steps_max)
@@ -123,21 +134,24 @@ def best_offer(
     return best.way.offer(best, full, plain_ms)
 
 
-@dataclass(frozen=True, slots=True)
-class Bid:
-    """Depths for one way of drafting, the tokens and the time they are predicted to take."""
+class Bid(NamedTuple):
+    """Depths for one way of drafting, the tokens and the time they are predicted to take. (A tuple: there are dozens
+    per plan.)"""
 
     way: Way
     depths: tuple[int, ...]
     promised: tuple[float, ...]
     time_ms: float
     goodput: float
+    pass_count: float
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
     """One way of drafting: its shape, what it does to hit rates, and how many drafters it keeps busy. `row_ms` is what
-    a step of one session adds to a round, `pass_ms` what a step of all adds beside."""
+    a step of one session adds to a round, `pass_ms` what a step of all adds beside. Per session there is the number of
+    steps at which a token's chance has fallen to 1/e, and what each depth is expected to commit. `prices` are those of
+    a `Load`."""
 
     shape: Shape
     crew: float
@@ -147,48 +161,67 @@ class Way:
     pace: Pace
     row_ms: float
     pass_ms: float
+    reaches: tuple[float, ...]
+    tokens: tuple[tuple[float, ...], ...]
+    prices: tuple[float, ...]
 
     def depths(self, least: float, cap: int) -> tuple[int, ...]:
         """Per session the largest depth up to `cap` whose last token is believed to come with chance `least`."""
         least = least / self.pace.truth if self.pace.truth > 0.0 else math.inf
-        return tuple(_depth_worth(rate, least, cap) for rate in self.rates)
+        if least > 1.0:
+            return (0,) * len(self.rates)
+        if least <= 0.0:
+            return (cap,) * len(self.rates)
+        steps = -math.log(least)
+        return tuple([int(min(cap, steps * reach)) for reach in self.reaches])
 
     def bid(self, depths: tuple[int, ...], fixed_ms: float) -> Bid:
-        """What depths bring and cost; `fixed_ms` is the verifier's pass over the sessions without drafts."""
-        pace, steps = self.pace, sum(depths)
-        promised = tuple(map(_expected_tokens, self.rates, depths))
-        believed = sum(1.0 + min(depth, pace.truth * (e - 1.0)) for e, depth in zip(promised, depths, strict=True))
-        time_ms = fixed_ms + pace.verify.slope_ms * pace.rows_per_step * steps
-        time_ms += pace.exposed_ms(pace.drafting_ms(self.load(depths, promised)))
-        return Bid(self, depths, promised, time_ms, believed / max(time_ms, 1e-9))
+        """What depths bring and cost; `fixed_ms` is the verifier's pass over the sessions without drafts.
 
-    def load(self, depths: Sequence[int], promised: Sequence[float]) -> Load:
-        """What drafters must do while the verifier waits: what a head start leaves of it, on average. The tokens that
-        a round commits are rows of the next."""
-        shape, pace = self.shape, self.pace
-        share, kept = pace.head_share, round(pace.head_depth)
-        left = [(1 - share) * depth + share * max(0, depth - kept) for depth in depths]
-        own_rows = [shape.beam * rest + e if rest else 0.0 for e, rest in zip(promised, left, strict=True)]
+        A head start leaves drafters so much less to do, on average, and paths that are given up early do too. The
+        tokens that a round commits are rows of the next.
+        """
+        pace, shape, truth = self.pace, self.shape, self.pace.truth
+        share, kept, run, beam = pace.head_share, round(pace.head_depth), pace.run_share, shape.beam
+        promised: list[float] = []
+        believed, count, steps, rows, most = float(len(depths)), 0, 0.0, 0.0, 0.0
+        for tokens, depth in zip(self.tokens, depths, strict=True):
+            expected = tokens[depth]
+            promised.append(expected)
+            further = truth * (expected - 1.0)
+            believed += further if further < depth else depth
+            left = depth - share * (depth if depth < kept else kept)
+            if left > 0.0:
+                own = beam * run * left + expected
+                count, steps, rows, most = count + 1, steps + left, rows + own, own if own > most else most
         longest, meetings = _expected_longest(depths, share, kept, shape.fusion_interval)
-        jobs = shape.drafter_count * sum(map(bool, left)) or 1
-        busy = min(self.busy, jobs)
-        passes = min(busy * longest, shape.drafter_count * sum(left))
-        rows = shape.drafter_count * sum(own_rows)
-        busiest = max(-(-jobs // busy) * rows / jobs, max(own_rows))
-        return Load(meetings, longest, busiest, max(0.0, passes - longest), rows - busiest)
+        time_ms = fixed_ms + pace.verify.slope_ms * pace.rows_per_step * sum(depths)
+        if meetings:
+            jobs = shape.drafter_count * count or 1
+            busy = min(self.busy, jobs)
+            extra = max(0.0, min(busy * longest, shape.drafter_count * steps) - longest)
+            rows *= shape.drafter_count
+            busiest = max(-(-jobs // busy) * rows / jobs, most)
+            sizes = (meetings, run * longest, busiest, run * extra, rows - busiest)
+            time_ms += pace.exposed_ms(sum(map(mul, self.prices, sizes)))
+        return Bid(self, depths, tuple(promised), time_ms, believed / max(time_ms, 1e-9), longest)
 
     def offer(self, bid: Bid, full: Shape, plain_ms: float) -> Offer:
         """The offer that a bid makes."""
         pace, count = self.pace, len(self.rates)
         row_price = bid.goodput * pace.verify.slope_ms
-        least = VALUE_MIN_SLACK * bid.goodput * (self.row_ms + self.pass_ms / count)
+        all_ms = max(self.row_ms + self.pass_ms / count, 1e-9)
+        least = min(VALUE_MIN_CEILING, max(VALUE_MIN_FLOOR, VALUE_MIN_SLACK * bid.goodput * all_ms))
+        if bid.goodput * plain_ms >= count:  # else it is a trial
+            lacking = max(1.0, count * (1.0 - pace.head_share))
+            least *= (self.row_ms + self.pass_ms / lacking) / all_ms
         level_nodes = min(float(self.shape.beam * full.width), max(1.0, 1.0 / max(VALUE_MIN_SLACK * row_price, 1e-9)))
         sibling = 2.0 * (1.0 - min(self.rates))  # what is left for all others; calibration errs
         return Offer(
             bid.depths,
             self.shape.drafter_count,
             self.shape.beam,
-            min(VALUE_MIN_CEILING, max(VALUE_MIN_FLOOR, least)),
+            least,
             bid.promised,
             bid.goodput * plain_ms / count,
             full.width if sibling >= row_price else 1,
@@ -197,39 +230,49 @@ class Way:
             plain_ms,
             self.crew,
             self.chain,
+            bid.pass_count,
         )
 
 
-def _ways(full: Shape, pace: Pace, hit_rates: Sequence[float], drafter_count: int) -> Iterator[Way]:
-    """All crews of one, two, four ... drafters up to those there are, each with one path and with the full beam."""
+def _keys(full: Shape, drafter_count: int) -> list[tuple[int, int]]:
+    """Crews of one, two, four ... drafters up to those there are, each with one path and with the full beam."""
     most = min(full.drafter_count, drafter_count)
-    if not full.depth or not most or not hit_rates:
-        return
+    if not full.depth or not most:
+        return []
     counts = {2**power for power in range(most.bit_length()) if 2**power < most} | {most}
-    crew_full, beam_full = full.crew_full or full.drafter_count, full.beam_full or full.beam
-    for count in sorted(counts):
-        crew = max(0.0, 1.0 - math.log(count) / math.log(crew_full)) if crew_full > 1 else 0.0
-        busy = min(drafter_count, count * len(hit_rates))
-        for beam in sorted({1, full.beam}):
-            chain = max(0.0, 1.0 - math.log(beam) / math.log(beam_full)) if beam_full > 1 else 0.0
-            misses = pace.misses(crew, chain)
-            rates = tuple(max(0.0, 1.0 - misses * (1.0 - rate)) for rate in hit_rates)
-            shape = replace(full, drafter_count=count, beam=beam)
-            yield Way(shape, crew, chain, rates, busy, pace, *_step_costs(shape, pace, busy))
+    return [(count, beam) for count in sorted(counts) for beam in sorted({1, full.beam})]
+
+
+def _way(full: Shape, pace: Pace, hit_rates: Sequence[float], drafter_count: int, count: int, beam: int) -> Way:
+    crew = _thinness(count, full.crew_full or full.drafter_count)
+    chain = _thinness(beam, full.beam_full or full.beam)
+    misses = pace.misses(crew, chain)
+    rates = tuple([max(0.0, 1.0 - misses * (1.0 - rate)) for rate in hit_rates])
+    shape = replace(full, drafter_count=count, beam=beam)
+    busy = min(drafter_count, count * len(hit_rates))
+    reaches, tokens = tuple(map(_reach, rates)), tuple([_expected_tokens(rate, full.depth) for rate in rates])
+    costs, prices = _step_costs(shape, pace, busy), pace.drafting.prices
+    return Way(shape, crew, chain, rates, busy, pace, *costs, reaches, tokens, prices)
+
+
+def _thinness(count: int, full: int) -> float:
+    """How far so many are from all: 0 for all, 1 for a single one, alike for each halving."""
+    return max(0.0, 1.0 - math.log(count) / math.log(full)) if full > 1 else 0.0
 
 
 def _step_costs(shape: Shape, pace: Pace, busy: int) -> tuple[float, float]:
     """Milliseconds that a step of one session adds to a round, and that a step of all sessions adds beside."""
+    exchange_ms, own_pass_ms, own_row_ms, pass_extra_ms, row_extra_ms = pace.drafting.prices
     rows = shape.drafter_count * shape.beam
-    more_meetings = 1.0 / shape.fusion_interval if shape.fusion_interval else 0.0
-    once_ms = pace.drafting_ms(Load(1.0))
-    row_ms = pace.drafting_ms(Load(1.0, row_count=rows / busy, row_extra=rows - rows / busy)) - once_ms
-    pass_ms = pace.drafting_ms(Load(1.0 + more_meetings, pass_count=1.0, pass_extra=busy - 1.0)) - once_ms
+    row_ms = own_row_ms * rows / busy + row_extra_ms * (rows - rows / busy)
+    pass_ms = own_pass_ms + pass_extra_ms * (busy - 1)
+    if shape.fusion_interval:
+        pass_ms += exchange_ms / shape.fusion_interval
     return row_ms + pace.verify.slope_ms * pace.rows_per_step, pass_ms
 
 
-def _search(way: Way, fixed_ms: float, steps_max: int, best: Bid | None) -> Bid | None:
-    """The better of `best` and the best depths of a way.
+def _search(way: Way, caps: range, fixed_ms: float, steps_max: int, best: Bid | None) -> Bid | None:
+    """The better of `best` and the best depths of a way, the deepest session's among `caps`.
 
     How deep the deepest session goes decides passes and exchanges; below that cap each step of a session costs the
     same, and is worth it while its chance pays for its time at the goodput found so far (Dinkelbach's method).
@@ -237,12 +280,16 @@ def _search(way: Way, fixed_ms: float, steps_max: int, best: Bid | None) -> Bid 
     plain = len(way.rates) / max(fixed_ms, 1e-9)
     own: Bid | None = None
     behind = 0
-    for cap in range(1, way.shape.depth + 1):
+    before: tuple[int, ...] = ()
+    for cap in caps:
         goodput = max(plain, best.goodput if best else 0.0, own.goodput if own else 0.0)
         depths = way.depths(goodput * way.row_ms, cap)
         fits = sum(depths) <= steps_max
+        if depths == before:
+            break  # no session would go deeper
+        before = depths
         found = way.bid(depths if fits else _lowered(depths, steps_max), fixed_ms) if any(depths) else None
-        if cap == 1 and len(way.rates) <= steps_max:
+        if cap == caps[0] and len(way.rates) <= steps_max and not all(depths):
             shallow = way.bid((1,) * len(way.rates), fixed_ms)
             found = shallow if found is None or shallow.goodput > found.goodput else found
         behind = behind + 1 if own and (found is None or found.goodput <= own.goodput) else 0
@@ -254,15 +301,16 @@ def _search(way: Way, fixed_ms: float, steps_max: int, best: Bid | None) -> Bid 
 
 
 def _polished(bid: Bid, fixed_ms: float, steps_max: int) -> Bid:
-    """A bid after trying, session by session, a step more, a step less and none at all; of many, no session's step
-    moves the whole by much."""
-    way = bid.way
+    """A bid after trying, session by session, a step less and none at all, else a step more; of many, no session's
+    step moves the whole by much."""
+    way, limit = bid.way, bid.way.shape.depth
     for index in range(len(bid.depths) if len(bid.depths) <= POLISHED_MAX else 0):
-        depth = bid.depths[index]
-        for other in {0, depth - 1, min(depth + 1, way.shape.depth)} - {depth, -1}:
+        depth, before = bid.depths[index], bid.goodput
+        for other in (*sorted({depth - 1, 0} - {depth, -1}, reverse=True), min(depth + 1, limit)):
             depths = (*bid.depths[:index], other, *bid.depths[index + 1 :])
-            if 0 < sum(depths) <= steps_max:
-                bid = max(bid, way.bid(depths, fixed_ms), key=lambda found: found.goodput)
+            if other != depth and bid.goodput == before and 0 < sum(depths) <= steps_max:
+                found = way.bid(depths, fixed_ms)
+                bid = found if found.goodput > bid.goodput else bid
     return bid
 
 
@@ -281,23 +329,19 @@ def _expected_longest(depths: Sequence[int], share: float, kept: int, interval: 
     if share <= 0.0 or kept <= 0:
         return longest, exchanges(longest, interval)
     below, steps, meetings = 0.0, 0.0, 0.0
-    for most in range(longest + 1):
-        chance = 1.0
-        for depth in depths:
-            if depth > most:
-                chance *= share if depth - kept <= most else 0.0
+    for most in range(max(0, longest - kept), longest + 1):
+        chance = share ** sum([depth > most for depth in depths])
         steps += most * (chance - below)
         meetings += exchanges(most, interval) * (chance - below)
         below = chance
     return steps, meetings
 
 
-def _depth_worth(rate: float, least: float, depth_max: int) -> int:
-    """The largest depth up to `depth_max` whose last token has a chance of at least `least`."""
-    if not 0.0 < rate < 1.0 or least <= 0.0:
-        return depth_max if (rate >= 1.0 >= least) or least <= 0.0 else 0
-    return max(0, min(depth_max, int(math.log(min(1.0, least)) / math.log(rate))))
+def _reach(rate: float) -> float:
+    """Steps after which the chance of a path with this hit rate has fallen to 1/e."""
+    return -1.0 / math.log(rate) if 0.0 < rate < 1.0 else (math.inf if rate >= 1.0 else 0.0)
 
 
-def _expected_tokens(rate: float, depth: int) -> float:
-    return depth + 1.0 if rate >= 1.0 else (1.0 - rate ** (depth + 1)) / (1.0 - rate)
+def _expected_tokens(rate: float, depth_max: int) -> tuple[float, ...]:
+    """Tokens committed at each depth from 0: 1 + rate + rate^2 + ..."""
+    return tuple(itertools.accumulate([rate**depth for depth in range(depth_max + 1)]))

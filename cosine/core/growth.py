@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from cosine.core.calibration import Record
 from cosine.core.plan import DraftedTree, DraftPlan, PlanItem, Reading, StepItem
-from cosine.core.tree import EMPTY, ROOT, Grower, TokenTree, children, prune, remaining, select
+from cosine.core.tree import EMPTY, ROOT, Grower, TokenTree, children, hang, prune, select, values
 
-AHEAD_BEAM = 4
-AHEAD_STEPS = 1
-AHEAD_NODES_MAX = 48
+AHEAD_BEAM = 16
+AHEAD_STEPS = 3  # between two exchanges; what is begun when the verdict comes is lost
+AHEAD_ENDS_MAX = 32
 AHEAD_VALUE_MIN = 0.02
+AHEAD_SURE_MIN = 0.05  # of siblings; nearly all that is said with less is wrong
 
-Estimate = Callable[["Session", str, float], float]
+Estimate = Callable[["Session", str], Callable[[float], float]]
 
 
 @dataclass(slots=True)
@@ -35,41 +37,43 @@ class Proposal:
 
 @dataclass(slots=True)
 class Session:
-    """A request's tokens and what fusion remembers of its last tree."""
+    """A request's tokens and what fusion remembers of its last tree; `proposals` by the node they hang below."""
 
     tokens: list[int] = field(default_factory=list)
     known: dict[str, int] = field(default_factory=dict)
     backbone: list[int] = field(default_factory=list)
     grower: Grower = field(default_factory=Grower)
-    proposals: list[Proposal] = field(default_factory=list)
+    proposals: dict[int, list[Proposal]] = field(default_factory=dict)
     records: dict[str, Record] = field(default_factory=dict)
 
-    def restart(self, keep: tuple[TokenTree, list[Proposal]] | None) -> None:
+    def restart(self, keep: tuple[TokenTree, dict[int, list[Proposal]]] | None) -> None:
         """Forgets the last tree, or all of it that a verdict left no room for."""
-        tree, self.proposals = keep or (EMPTY, [])
+        tree, self.proposals = keep or (EMPTY, {})
         self.backbone = []
         self.grower = Grower()
         for node in range(len(tree)):
             self.grower.add(tree.parents[node], tree.token_ids[node], tree.confidences[node], 0)
 
-    def left_by(self, committed: Sequence[int]) -> tuple[TokenTree, list[Proposal]] | None:
+    def left_by(self, committed: Sequence[int]) -> tuple[TokenTree, dict[int, list[Proposal]]] | None:
         """What of the last tree still holds below the committed tokens, with its proposals; None where nothing does."""
+        root = ROOT
+        for token in committed:
+            below = self.grower.child(root, token)
+            if below is None:
+                return None
+            root = below
         tree = self.grower.tree()
-        found = remaining(tree, committed)
-        if found is None or not found[1]:
+        place, nodes = {root: ROOT}, list[int]()
+        for node in range(root + 1, len(tree)):
+            if tree.parents[node] in place:
+                place[node] = len(nodes)
+                nodes.append(node)
+        if not nodes:
             return None
-        root, nodes = found
-        place = {node: index for index, node in enumerate(nodes)}
-        parts = {root: ROOT} | place
-        rest = TokenTree(
-            tuple(tree.token_ids[node] for node in nodes),
-            tuple(parts[tree.parents[node]] for node in nodes),
-            tuple(tree.confidences[node] for node in nodes),
-        )
-        kept = [proposal for proposal in self.proposals if proposal.node in place]
-        for proposal in kept:
+        kept = {place[parent]: found for parent, found in self.proposals.items() if parent in place}
+        for proposal in chain.from_iterable(kept.values()):
             proposal.node = place[proposal.node]
-        return rest, kept
+        return hang(tree, root, nodes), kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +88,14 @@ class Asked:
 
 @dataclass(slots=True)
 class Growth:
-    """One session's tree while it grows. `whole` says that drafters are sent the tree, not only its tip."""
+    """One session's tree while it grows. `whole` says that drafters are sent the tree, not only its tip; `ahead` that
+    its verdict is out; `forks` that each drafter's own path goes on beside the fused one."""
 
     item: PlanItem
     session: Session
+    forks: bool = False
     whole: bool = False
+    ahead: bool = False
     kids: dict[int, list[int]] = field(default_factory=dict)
     tip: int = ROOT
     tip_value: float = 1.0
@@ -99,6 +106,7 @@ class Growth:
     ahead_left: int = 0
     guesses: list[tuple[int, Asked, TokenTree]] = field(default_factory=list)
     own: dict[int, int] = field(default_factory=dict)
+    sent: tuple[float, tuple[int, ...]] | None = None
 
     @property
     def grower(self) -> Grower:
@@ -109,16 +117,16 @@ class Growth:
         tree = self.grower.tree()
         for node, parent in enumerate(tree.parents):
             self.kids.setdefault(parent, []).append(node)
-        for proposal in self.session.proposals:
-            if proposal.drafter in self.item.drafters:
-                self.grower.claim(proposal.node, 1 << self.item.drafters.index(proposal.drafter))
+        bits = {drafter: 1 << bit for bit, drafter in enumerate(self.item.drafters)}
+        for proposal in chain.from_iterable(self.session.proposals.values()):
+            self.grower.claim(proposal.node, bits.get(proposal.drafter, 0))
         self.whole = len(tree) > 0
         self.move_tip()
         self.kept_depth = self.depth
 
     def go_ahead(self, step_count: int) -> None:
         """From here on drafters are sent the whole tree: what they hold beyond the committed tokens counts no more."""
-        self.whole, self.ahead_left = True, step_count
+        self.whole, self.ahead, self.ahead_left = True, True, step_count
         length = len(self.session.tokens)
         self.session.known = {drafter: min(held, length) for drafter, held in self.session.known.items()}
 
@@ -126,22 +134,32 @@ class Growth:
         """Hangs all guesses below the places they were asked for, then moves the tip down the best path."""
         for bit, asked, tree in self.guesses:
             drafter = self.item.drafters[bit]
-            place = {ROOT: asked.anchor} | dict(enumerate(asked.nodes))
-            for node in range(len(asked.nodes), len(tree)):
-                raw = tree.confidences[node]
-                value = estimate(self.session, drafter, raw)
-                place[node] = self._add(place[tree.parents[node]], tree.token_ids[node], value, 1 << bit)
-                self.session.proposals.append(Proposal(place[node], drafter, raw, value))
-            self.own[bit] = self._own_end(bit, place, tree)
-        self.guesses = []
+            place = self._hang(asked, tree, drafter, 1 << bit, estimate(self.session, drafter))
+            if self.forks and not self.ahead:
+                self.own[bit] = self._own_end(bit, place, tree)
+        self.guesses, self.sent = [], None
         self.move_tip()
 
-    def _add(self, parent: int, token_id: int, value: float, proposers: int) -> int:
-        fresh = len(self.grower)
-        node = self.grower.add(parent, token_id, value, proposers)
-        if node == fresh:
-            self.kids.setdefault(parent, []).append(fresh)
-        return node
+    def _hang(
+        self, asked: Asked, tree: TokenTree, drafter: str, bit: int, worth: Callable[[float], float]
+    ) -> dict[int, int]:
+        """Where each node of a guess is now. While looking ahead, siblings that are hardly ever right are left out, and
+        what hangs below them: they would cost more than they bring."""
+        proposals, kids, grower = self.session.proposals, self.kids, self.session.grower
+        place = {ROOT: asked.anchor} | dict(enumerate(asked.nodes))
+        seen: set[int] = set()
+        least = AHEAD_SURE_MIN if self.ahead else 0.0
+        for node in range(len(asked.nodes), len(tree)):
+            above, raw = place.get(tree.parents[node]), tree.confidences[node]
+            if above is None or (raw < least and above in seen):
+                continue
+            seen.add(above)
+            value, fresh = worth(raw), len(grower)
+            place[node] = at = grower.add(above, tree.token_ids[node], value, bit)
+            if at == fresh:
+                kids.setdefault(above, []).append(at)
+            proposals.setdefault(above, []).append(Proposal(at, drafter, raw, value))
+        return place
 
     def _own_end(self, bit: int, place: Mapping[int, int], tree: TokenTree) -> int:
         """Where a drafter's own path ends now: from its last end (or the anchor) down by its own confidence."""
@@ -180,7 +198,7 @@ class Growth:
         """The next step for one drafter."""
         left = self.item.depth - self.depth
         count = min(plan.fusion_interval, left) if plan.interleaved else left
-        if self.ahead_left:
+        if self.ahead:
             return self._ask_whole(drafter, min(AHEAD_STEPS, self.ahead_left), AHEAD_BEAM, AHEAD_VALUE_MIN)
         if plan.reading is Reading.FORK and self.exchange_count:
             return self._ask_forked(drafter, count)
@@ -213,8 +231,22 @@ class Growth:
         )
 
     def _ask_whole(self, drafter: str, step_count: int, beam: int, value_min: float) -> Asked:
-        nodes = _best_nodes(self.grower.tree(), AHEAD_NODES_MAX)
-        return self._ask_below(drafter, step_count, beam, value_min, nodes)
+        if self.sent is None or self.sent[0] != value_min:
+            self.sent = value_min, self._open_paths(value_min)  # the same for all drafters of an exchange
+        return self._ask_below(drafter, step_count, beam, value_min, self.sent[1])
+
+    def _open_paths(self, value_min: float) -> tuple[int, ...]:
+        """The most valuable ends of the tree, of at least that value, and the way to each: what goes on from there
+        needs no other node."""
+        tree = self.grower.tree()
+        value = values(tree)
+        ends = sorted((-value[node], node) for node in range(len(tree)) if node not in self.kids)[:AHEAD_ENDS_MAX]
+        wanted: set[int] = set()
+        for _, node in [end for end in ends if -end[0] >= value_min] or ends[:1]:
+            while node != ROOT and node not in wanted:
+                wanted.add(node)
+                node = tree.parents[node]
+        return tuple(sorted(wanted))
 
     def _ask_forked(self, drafter: str, step_count: int) -> Asked:
         """The fused path and the drafter's own, where they differ, both to be continued."""
@@ -243,13 +275,3 @@ class Growth:
             TokenTree(seed.token_ids, seed.parents, seed.confidences),
         )
         return Asked(step, ROOT, nodes)
-
-
-def _best_nodes(tree: TokenTree, count: int) -> tuple[int, ...]:
-    """The nodes of the highest value, in their order; closed under parents."""
-    if len(tree) <= count:
-        return tuple(range(len(tree)))
-    value: list[float] = []
-    for parent, confidence in zip(tree.parents, tree.confidences, strict=True):
-        value.append(confidence * (1.0 if parent == ROOT else value[parent]))
-    return tuple(sorted(sorted(range(len(tree)), key=lambda node: (-value[node], node))[:count]))

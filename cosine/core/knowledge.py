@@ -114,7 +114,9 @@ class Knowledge:
     def note(self, name: str, tally: str, hits: float, tries: float) -> None:
         """Counts in the cluster called `name`; nothing where there is none any more."""
         if name in self._known and tries > 0.0:
-            for cluster in (self._known[name], self._unsent.setdefault(name, Cluster()), self._overall):
+            if name not in self._unsent:
+                self._unsent[name] = Cluster()
+            for cluster in (self._known[name], self._unsent[name], self._overall):
                 cluster.note(tally, hits, tries)
 
     def take_changes(self, now: float) -> Changes:

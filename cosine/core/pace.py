@@ -19,6 +19,8 @@ MISSES_MAX = 3.0
 ROWS_FADE = 0.97
 ROWS_MAX = 8.0
 HEAD_FADE = 0.95
+RUN_FADE = 0.95
+RUN_MAX = 2.0
 HIDDEN_FADE = 0.9
 HIT_PRIOR = 0.75
 HIT_WEIGHT = 3.0
@@ -33,8 +35,9 @@ class Pace:
 
     `single_misses` and `chain_misses` say how many times as often one drafter misses as all that the strategy allows,
     and one path as its full beam. `rows_per_step` are nodes verified per step of depth. In a share `head_share` of the
-    rounds some tree is left to start from, `head_depth` deep on average. `hidden_ms` of drafting pass while the
-    verifier works for others. `verifiers` and `drafters` are peers by id.
+    rounds some tree is left to start from, `head_depth` deep on average. Of the passes that plans then still ask for
+    drafters run `run_share`: the others end early, where no path is worth going on. `hidden_ms` of drafting pass while
+    the verifier works for others. `verifiers` and `drafters` are peers by id.
     """
 
     verify: LineModel = field(default_factory=lambda: LineModel(base_ms=8.0, slope_ms=0.3))
@@ -46,6 +49,7 @@ class Pace:
     rows_per_step: float = 1.25
     head_share: float = 0.0
     head_depth: float = 0.0
+    run_share: float = 1.0
     hidden_ms: float = 0.0
     verifiers: dict[str, Processor] = field(default_factory=dict)
     drafters: dict[str, Processor] = field(default_factory=dict)
@@ -77,6 +81,11 @@ class Pace:
             weight = 1 - HEAD_FADE if self.head_depth else 1.0
             self.head_depth += weight * (depth_kept - self.head_depth)
         self.head_share += (1 - HEAD_FADE) * ((depth_kept > 0) - self.head_share)
+
+    def note_passes(self, expected: float, run: float) -> None:
+        """The busiest drafter of a plan was expected to take so many passes if no path ended early, and ran so many."""
+        if expected > 0.0:
+            self.run_share += (1 - RUN_FADE) * (min(RUN_MAX, run / expected) - self.run_share)
 
     def note_batch(self, draft_ms: float, idle_ms: float, waiting_ms: float) -> None:
         """A batch went to the verifier: its requests had drafted for `draft_ms` on average and then waited for

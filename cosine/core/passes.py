@@ -29,9 +29,8 @@ from typing import NamedTuple, Protocol
 WORTH_MIN = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A request that waits.
+class Candidate(NamedTuple):
+    """A request that waits. (A tuple: one is made per request that waits, for every batch.)
 
     `length` counts its cached tokens, `row_count` the rows it adds to a pass (appended tokens and tree nodes, at least
     1), `expected_count` the tokens it is expected to commit, `waited_count` the batches that went without it since it

@@ -110,6 +110,9 @@ class Standing:
     tries: float = 0.0
 
 
+NOT_TRIED = Standing()
+
+
 @dataclass(slots=True)
 class Route:
     """One request's scores; `accepted_length` is the moving average of its tokens per verdict, 0 before the first."""
@@ -122,7 +125,7 @@ class Route:
 
     def rate(self, drafter: str) -> float:
         """Score of a drafter in this request: the worth per place to expect of it."""
-        standing = self.standings.get(drafter, Standing())
+        standing = self.standings.get(drafter) or NOT_TRIED
         return (standing.hits + PRIOR_TRIES * self.shared.prior(drafter)) / (standing.tries + PRIOR_TRIES)
 
     def choose(self, drafters: Sequence[str], count: int, first_count: int = 0) -> tuple[str, ...]:
@@ -134,12 +137,12 @@ class Route:
         exploration = self.exploration
         exploring = self.accepted_length < exploration.length_min
         weight = exploration.explore if exploring else exploration.exploit
-        worth = {drafter: self.rate(drafter) + weight * self._bonus(drafter) for drafter in drafters}
-        return tuple(sorted(drafters, key=lambda drafter: (-worth[drafter], drafter))[:count])
-
-    def _bonus(self, drafter: str) -> float:
-        tries = self.standings[drafter].tries if drafter in self.standings else 0.0
-        return math.sqrt(math.log(2 + self.round_count) / (1.0 + tries))
+        seen = math.log(2 + self.round_count)
+        worths = []
+        for drafter in drafters:
+            tries = (self.standings.get(drafter) or NOT_TRIED).tries
+            worths.append((-self.rate(drafter) - weight * math.sqrt(seen / (1.0 + tries)), drafter))
+        return tuple([drafter for _, drafter in sorted(worths)[:count]])
 
     def note(self, credits: Mapping[str, Credit], accepted_length: int | None = None) -> None:
         """The outcome of one round: every participant's credit, and how many tokens the verdict committed (left out:

@@ -48,21 +48,27 @@ def spend(trees: Sequence[TokenTree], pace: Pace, spent_ms: float, rows_max: int
     the verifier waited for of the `spent_ms` of drafting and a pass over the roots, up to `rows_max` rows. Trees stay
     closed under parents.
     """
-    ranked = sorted(
-        ((value, -node, index) for index, tree in enumerate(trees) for node, value in enumerate(values(tree))),
-        reverse=True,
-    )
     tokens = float(len(trees))
     time_ms = pace.exposed_ms(spent_ms) + pace.verify.predict(len(trees))
     slope = pace.verify.slope_ms
+    ranked = [
+        (-value, node, -index)
+        for index, tree in enumerate(trees)
+        for node, value in enumerate(values(tree))
+        if value * time_ms >= slope * tokens  # every node taken makes the next one's row dearer
+    ]
+    ranked.sort()
     keep: list[list[int]] = [[] for _ in trees]
-    for value, negative, index in ranked[: max(0, rows_max - len(trees))]:
-        if value * time_ms < slope * tokens:
+    for negative, node, behind in ranked[: max(0, rows_max - len(trees))]:
+        if -negative * time_ms < slope * tokens:
             break
-        keep[index].append(-negative)
-        tokens += value
+        keep[-behind].append(node)
+        tokens -= negative
         time_ms += slope
-    return [select(tree, sorted(nodes)) for tree, nodes in zip(trees, keep, strict=True)]
+    return [
+        tree if len(nodes) == len(tree) else select(tree, sorted(nodes))
+        for tree, nodes in zip(trees, keep, strict=True)
+    ]
 
 
 def step_down(trees: Sequence[TokenTree], rows_max: int) -> list[TokenTree]:

@@ -20,6 +20,7 @@ TRUSTED_WEIGHT = 4.0  # observations from which on a model can tell a stall from
 SEED_WEIGHT = 20.0
 DAMPING = 0.003
 SWEEPS = 12
+STILL = 1e-4
 KILOTOKENS_PRIOR = 0.5
 
 
@@ -40,25 +41,32 @@ class Moments:
     def add(self, sizes: Sequence[float], took_ms: float, weight: float = 1.0) -> None:
         """One observation: so many of each size took so long."""
         self.weight += weight
-        for row, size in zip(self._gram, sizes, strict=True):
+        for place, size in enumerate(sizes):
             if size:
+                size *= weight
+                self._cross[place] += size * took_ms
+                row = self._gram[place]
                 for index, other in enumerate(sizes):
-                    row[index] += weight * size * other
-        self._cross = [entry + weight * size * took_ms for entry, size in zip(self._cross, sizes, strict=True)]
+                    row[index] += size * other
 
     def solve(self, start: Sequence[float]) -> list[float]:
         """Coefficients of zero or more that fit best, close to `start` where the observations do not tell them apart.
 
-        Coordinate descent, with a pull towards `start` so weak that it only decides what nothing else decides.
+        Coordinate descent, with a pull towards `start` so weak that it only decides what nothing else decides, until it
+        moves no more.
         """
         found = list(start)
+        steps = [(index, row, row[index]) for index, row in enumerate(self._gram) if row[index] > 0.0]
         for _ in range(SWEEPS):
-            for index, row in enumerate(self._gram):
-                own = row[index]
-                if own > 0.0:
-                    others = sum(map(mul, row, found)) - own * found[index]
-                    pulled = self._cross[index] - others + DAMPING * own * start[index]
-                    found[index] = max(0.0, pulled / (own + DAMPING * own))
+            moved = False
+            for index, row, own in steps:
+                before = found[index]
+                others = sum(map(mul, row, found)) - own * before
+                pulled = self._cross[index] - others + DAMPING * own * start[index]
+                found[index] = after = max(0.0, pulled / (own + DAMPING * own))
+                moved = moved or abs(after - before) > STILL * after
+            if not moved:
+                break
         return found
 
 
@@ -209,6 +217,12 @@ class DraftModel:
     def predict(self, load: Load) -> float:
         """Milliseconds from sending a plan to its last tree."""
         return _cost(self._spent_costs, load.spent_sizes) + _cost(self._rest_costs, load.rest_sizes)
+
+    @property
+    def prices(self) -> tuple[float, ...]:
+        """Milliseconds that each entry of a `Load` costs, in their order."""
+        extra_ms, row_extra_ms = self.pass_extra_ms + self.pass_wait_ms, self.row_extra_ms + self.row_wait_ms
+        return self.exchange_ms, self.pass_ms, self.row_ms, extra_ms, row_extra_ms
 
     @property
     def apart(self) -> bool:

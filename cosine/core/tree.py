@@ -130,29 +130,6 @@ def prune(tree: TokenTree, node_budget: int) -> TokenTree:
     return select(tree, sorted(ranked[:node_budget]))
 
 
-def reroot(tree: TokenTree, committed: Sequence[int]) -> TokenTree | None:
-    """What remains valid below the committed tokens, or None where they leave the tree."""
-    found = remaining(tree, committed)
-    return None if found is None else hang(tree, *found)
-
-
-def remaining(tree: TokenTree, committed: Sequence[int]) -> tuple[int, list[int]] | None:
-    """The node that the committed tokens lead to and all nodes below it, or None where they leave the tree."""
-    kids = children(tree)
-    node = ROOT
-    for token in committed:
-        found = kids.get(node, {}).get(token)
-        if found is None:
-            return None
-        node = found
-    inside = {node}
-    for candidate, parent in enumerate(tree.parents):
-        if parent in inside and candidate != node:
-            inside.add(candidate)
-    inside.discard(node)
-    return node, sorted(inside)
-
-
 def hang(tree: TokenTree, root: int, keep: Sequence[int]) -> TokenTree:
     """The tree of the nodes in `keep` (ascending, each below `root` or another of them) with `root` as its root."""
     place = {root: ROOT} | {node: index for index, node in enumerate(keep)}
@@ -195,6 +172,10 @@ class Grower:
     def claim(self, node: int, proposers: int) -> None:
         """Adds proposers to a node."""
         self._proposers[node] |= proposers
+
+    def child(self, parent: int, token_id: int) -> int | None:
+        """The node of a token below `parent`, if there is one."""
+        return self._places.get((parent, token_id))
 
     def token_id(self, node: int) -> int:
         """Token of a node."""

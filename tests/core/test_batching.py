@@ -49,11 +49,11 @@ class Tiles:
 
 
 def short(**more: float) -> Candidate:
-    return replace(Candidate(100, 4, 2.0), **more)  # type: ignore[arg-type]
+    return Candidate(100, 4, 2.0)._replace(**more)  # type: ignore[arg-type]
 
 
 def long(**more: float) -> Candidate:
-    return replace(Candidate(8000, 4, 2.0), **more)  # type: ignore[arg-type]
+    return Candidate(8000, 4, 2.0)._replace(**more)  # type: ignore[arg-type]
 
 
 def pass_ms(group: Sequence[Candidate], times: VerifyTimes) -> float:
@@ -153,7 +153,7 @@ def test_without_caps_and_padding_the_choice_of_many_is_the_best_there_is() -> N
     dice = np.random.default_rng(11)
     times = LineTimes(base_ms=8.0, row_ms=0.3)
     for _ in range(20):
-        waiting = [replace(one, draft_ms=0.0) for one in random_pool(dice, 256)]
+        waiting = [one._replace(draft_ms=0.0) for one in random_pool(dice, 256)]
         order = sorted(range(256), key=lambda index: waiting[index].row_count / waiting[index].worth)
         least = min(cost(order[:end], waiting, times, FREE, weight=0.0) for end in range(1, 257))
         found = cost(choose(waiting, times, FREE, weight=0.0), waiting, times, FREE, weight=0.0)
@@ -164,7 +164,7 @@ def test_without_caps_and_padding_the_choice_of_many_is_the_best_there_is() -> N
 def test_where_room_is_short_it_goes_to_those_who_bring_most_for_it(caps: Caps) -> None:
     dice = np.random.default_rng(12)
     for _ in range(20):
-        waiting = [replace(one, draft_ms=0.0) for one in random_pool(dice, 200)]
+        waiting = [one._replace(draft_ms=0.0) for one in random_pool(dice, 200)]
         shares = [one.row_count / caps.row_count_max + one.length / caps.token_count_max for one in waiting]
         order = sorted(range(200), key=lambda index: shares[index] / waiting[index].worth)
         room_for = next(end for end in range(1, 200) if not within(take(order[:end], waiting), PADDED, caps))
@@ -199,7 +199,7 @@ def test_of_many_short_and_a_few_long_requests_exactly_the_short_go() -> None:
 
 def test_where_a_pass_costs_the_same_whoever_is_in_it_everybody_goes() -> None:
     waiting = random_pool(np.random.default_rng(3), 40)
-    waiting = [replace(one, draft_ms=0.0) for one in waiting]
+    waiting = [one._replace(draft_ms=0.0) for one in waiting]
     assert sorted(choose(waiting, LineTimes(30.0, 0.0), FREE)) == list(range(40))
 
 
@@ -220,7 +220,7 @@ def test_a_costly_request_is_skimmed_off_at_no_weight_but_goes_at_the_usual_one(
 def test_a_request_whose_tree_is_due_long_after_the_others_is_not_waited_for() -> None:
     waiting = [*(Candidate(100, 4, 2.0) for _ in range(6)), Candidate(100, 4, 2.0, draft_ms=80.0)]
     assert sorted(choose(waiting, LineTimes(20.0, 0.3), FREE)) == [0, 1, 2, 3, 4, 5]
-    waiting[6] = replace(waiting[6], draft_ms=0.5)
+    waiting[6] = waiting[6]._replace(draft_ms=0.5)
     assert sorted(choose(waiting, LineTimes(20.0, 0.3), FREE)) == [0, 1, 2, 3, 4, 5, 6]
 
 
@@ -283,8 +283,8 @@ def test_a_request_over_a_cap_goes_alone_where_all_are(caps: Caps) -> None:
 def test_a_request_over_a_cap_lets_others_pass_until_it_is_overdue() -> None:
     caps = replace(FREE, row_count_max=64, waited_count_max=3)
     prompt = Candidate(0, 256, 1.0)
-    assert sorted(choose([replace(prompt, waited_count=2), short(), short()], PADDED, caps)) == [1, 2]
-    assert choose([short(), replace(prompt, waited_count=3), short()], PADDED, caps) == [1]
+    assert sorted(choose([prompt._replace(waited_count=2), short(), short()], PADDED, caps)) == [1, 2]
+    assert choose([short(), prompt._replace(waited_count=3), short()], PADDED, caps) == [1]
 
 
 def test_where_cached_tokens_fill_their_cap_those_who_have_none_still_go() -> None:
@@ -306,7 +306,7 @@ def test_the_overdue_go_first_and_the_oldest_before_all() -> None:
     caps = replace(FREE, waited_count_max=3)
     waiting = [short(priority=9), long(waited_count=3, priority=-1), short(), long(waited_count=5), short()]
     assert choose(waiting, PADDED, caps)[:2] == [3, 1]
-    fresh = [replace(one, waited_count=0) for one in waiting]
+    fresh = [one._replace(waited_count=0) for one in waiting]
     assert not {1, 3} & set(choose(fresh, PADDED, caps))
 
 
@@ -321,8 +321,10 @@ RANKED = st.builds(
     length=st.integers(0, 5000),
     row_count=st.integers(1, 64),
     expected_count=st.floats(0, 8),
+    waited_count=st.just(0),
     priority=st.integers(0, 3),
     deadline_ms=st.none() | st.floats(0, 200),
+    draft_ms=st.just(0.0),
 )
 
 
@@ -343,8 +345,8 @@ def test_who_goes_of_a_priority_does_not_depend_on_many_lower_ones_either() -> N
     dice = np.random.default_rng(14)
     for _ in range(30):
         times, caps = random_times(dice), random_caps(dice)
-        pool = [replace(one, row_count=min(one.row_count, 16)) for one in random_pool(dice, 80)]
-        waiting = [replace(one, length=one.length // 2, priority=int(dice.integers(3))) for one in pool]
+        pool = [one._replace(row_count=min(one.row_count, 16)) for one in random_pool(dice, 80)]
+        waiting = [one._replace(length=one.length // 2, priority=int(dice.integers(3))) for one in pool]
         caps = replace(caps, latency_ms_max=math.inf)
         above = [index for index, one in enumerate(waiting) if one.priority == 2]
         alone = take(choose(take(above, waiting), times, caps), above)
@@ -375,7 +377,7 @@ def test_a_lower_priority_rides_along_where_there_is_room() -> None:
 def test_a_deadline_that_would_pass_while_waiting_is_met_and_one_that_is_lost_is_no_reason(
     deadline_ms: float | None, expected: list[int]
 ) -> None:
-    waiting = [replace(long(), deadline_ms=deadline_ms), *(short() for _ in range(4))]
+    waiting = [long()._replace(deadline_ms=deadline_ms), *(short() for _ in range(4))]
     assert sorted(choose(waiting, PADDED, FREE)) == expected
 
 
@@ -388,7 +390,7 @@ def test_of_two_that_press_the_earlier_deadline_comes_first() -> None:
 @PATIENT
 @given(st.lists(RANKED, min_size=1, max_size=10), TIMES)
 def test_whoever_is_taken_because_a_deadline_presses_meets_it(waiting: list[Candidate], times: LineTimes) -> None:
-    waiting = [replace(one, priority=0) for one in waiting]
+    waiting = [one._replace(priority=0) for one in waiting]
     chosen = choose(waiting, times, FREE)
     whole_ms, taken_ms = pass_ms(waiting, times), pass_ms([waiting[index] for index in chosen], times)
     dated = [(one.deadline_ms, pass_ms([one], times)) for one in waiting if one.deadline_ms is not None]
@@ -414,11 +416,11 @@ def rounds(arrivals: Sequence[Sequence[Candidate]], times: LineTimes, caps: Caps
     queue = list(arrivals)
     while queue or waiting:
         for candidate in queue.pop(0) if queue else ():
-            waiting.append(Waiter(replace(candidate, waited_count=0), len(waiting)))
+            waiting.append(Waiter(candidate._replace(waited_count=0), len(waiting)))
         chosen = set(choose([waiter.candidate for waiter in waiting], times, caps))
         waiting = [waiter for index, waiter in enumerate(waiting) if index not in chosen]
         for waiter in waiting:
-            waiter.candidate = replace(waiter.candidate, waited_count=waiter.candidate.waited_count + 1)
+            waiter.candidate = waiter.candidate._replace(waited_count=waiter.candidate.waited_count + 1)
         yield waiting
 
 

@@ -169,7 +169,7 @@ def test_drafting_stops_earlier_where_steps_or_rows_are_slow() -> None:
     by_row = [offer([0.8], pace(10.0, slope_ms), full).value_min for slope_ms in (0.01, 0.1, 0.3, 0.6, 99.0)]
     for found in (by_step, by_row):
         assert found == sorted(found)
-        assert VALUE_MIN_FLOOR <= found[0] < found[-1] == VALUE_MIN_CEILING
+        assert VALUE_MIN_FLOOR <= found[0] < 0.5 < found[-1] <= VALUE_MIN_CEILING
 
 
 def test_more_drafters_are_asked_where_they_work_at_the_same_time() -> None:
@@ -252,3 +252,36 @@ def test_bounds_from_outside_do_not_make_a_thin_crew_look_like_the_full_one() ->
     assert (found.crew, found.chain) == (1.0, 1.0)
     free = offer([0.8], its, Shape(8, 1, 1, width=3, fusion_interval=8))
     assert found.gain < free.gain, "hit rates are those of the full crew and beam"
+
+
+def test_passes_that_usually_end_early_make_drafting_as_much_shorter() -> None:
+    whole, half = pace(exchange_ms=0.0), pace(exchange_ms=0.0)
+    for _ in range(300):
+        half.note_passes(8.0, 4.0)
+    assert half.run_share == pytest.approx(0.5, abs=0.01)
+    found, early = offer([0.9], whole, Shape(1)), offer([0.9], half, Shape(1))
+    read_ms = whole.drafting.row_ms * 1.9  # what the last round committed is read all the same
+    drafting_ms = [it.time_ms - it.plain_ms - whole.verify.slope_ms * whole.rows_per_step for it in (found, early)]
+    assert drafting_ms[1] - read_ms == pytest.approx(half.run_share * (drafting_ms[0] - read_ms))
+    assert found.pass_count == early.pass_count == 1, "what is learned is a share of what is asked"
+
+
+def test_where_most_sessions_start_ahead_a_pass_must_pay_for_the_few_that_do_not() -> None:
+    its = pace(sharing=PARALLEL)
+    usual = offer([0.8] * 8, its)
+    its.head_share = 0.75
+    few = offer([0.8] * 8, its)
+    assert (usual.depths, usual.time_ms) == (few.depths, few.time_ms), "nothing is kept of any depth"
+    assert few.value_min > usual.value_min
+    its.head_share = 1.0
+    assert offer([0.8], its).value_min == offer([0.8], pace(sharing=PARALLEL)).value_min, "one lacks it, or none"
+
+
+def test_a_pass_that_costs_more_than_the_few_who_lack_it_can_bring_is_not_waited_for() -> None:
+    its = pace(sharing=PARALLEL, row_ms=0.5)
+    assert offer([0.8] * 16, its).value_min <= VALUE_MIN_CEILING, "all lack it"
+    its.head_share = 0.9
+    assert offer([0.8] * 16, its).value_min > 1.0
+    trial = offer([0.05] * 16, its)
+    assert trial.gain < 1.0
+    assert trial.value_min <= VALUE_MIN_CEILING, "what is tried must be drafted"

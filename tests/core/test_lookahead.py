@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cosine.core.fusion import Command, Fusion
+from cosine.core.growth import AHEAD_STEPS
 from cosine.core.plan import CancelSteps, Cooperation, DraftPlan, Guess, PlanItem, Step, Trees
-from cosine.core.tree import ROOT, TokenTree, chain
+from cosine.core.tree import EMPTY, ROOT, TokenTree, chain
 
 
 def plan(round_id: int, base: int, tokens: Sequence[int], lookahead: int = 4, depth: int = 3) -> DraftPlan:
@@ -86,7 +87,7 @@ def test_a_closed_session_is_drafted_ahead_for_no_more() -> None:
 
 
 def test_lookahead_ends_after_its_steps_and_needs_no_deadline() -> None:
-    machine, commands = machine_with_tree(lookahead=2)
+    machine, commands = machine_with_tree(lookahead=2 * AHEAD_STEPS)
     assert machine.next_deadline() is None
     for token in (8, 9):
         (ahead,) = steps(commands)
@@ -100,7 +101,58 @@ def test_what_was_kept_is_judged_once_its_place_is_reached() -> None:
     (ahead,) = steps(commands)
     machine.candidates(ahead.step_id, [Guess("s", grown(ahead.items[0].tree, (2, 8), (3, 9)))], 100, 0.0)
     machine.plan(plan(2, 2, (5, 6, 7, 8)), 0.0)
-    tried = sum(tally.tried for tally in machine.calibrations()["a"].tallies)
+    tried = sum(tally.tried for tally in machine._calibrations["a"].tallies)
     assert tried == 4, "5, 6, 7 and 8"
     machine.plan(plan(3, 6, (9,)), 0.0)
-    assert sum(tally.tried for tally in machine.calibrations()["a"].tallies) == 5
+    assert sum(tally.tried for tally in machine._calibrations["a"].tallies) == 5
+
+
+def weighed(*nodes: tuple[int, int, float], base: TokenTree = EMPTY) -> TokenTree:
+    """A tree of nodes (parent, token, confidence), behind those of another."""
+    return TokenTree(
+        (*base.token_ids, *(token for _, token, _ in nodes)),
+        (*base.parents, *(parent for parent, _, _ in nodes)),
+        (*base.confidences, *(confidence for _, _, confidence in nodes)),
+    )
+
+
+def test_drafters_are_sent_the_ends_worth_going_on_from_and_the_way_to_them() -> None:
+    machine = Fusion()
+    machine.drafter_up("a")
+    (step,) = steps(machine.plan(plan(1, 0, (1, 2)), 0.0))
+    answer = weighed((ROOT, 5, 0.9), (ROOT, 6, 0.001), (0, 7, 0.9), (2, 8, 0.9), (2, 9, 0.09))
+    (ahead,) = steps(machine.candidates(step.step_id, [Guess("s", answer)], 100, 0.0))
+    assert ahead.items[0].tree.token_ids == (5, 7, 8, 9), "nobody will look behind 6"
+
+
+def test_looking_ahead_forgets_siblings_that_are_hardly_ever_right_and_what_hangs_below_them() -> None:
+    machine, commands = machine_with_tree()
+    (ahead,) = steps(commands)
+    more = weighed((2, 8, 0.02), (2, 9, 0.01), (2, 10, 0.4), (4, 11, 0.9), base=ahead.items[0].tree)
+    (later,) = steps(machine.candidates(ahead.step_id, [Guess("s", more)], 100, 0.0))
+    told = machine.plan(plan(2, 2, (5, 6, 7)), 0.0)
+    assert CancelSteps("a", (later.step_id,)) in told
+    (step,) = steps(told)
+    assert set(step.items[0].tree.token_ids) <= {8, 10}, "the best stays however unsure, 9 and 11 are gone"
+
+
+def test_where_nothing_was_drafted_looking_ahead_starts_at_the_root() -> None:
+    machine = Fusion()
+    machine.drafter_up("a")
+    (step,) = steps(machine.plan(plan(1, 0, (1, 2)), 0.0))
+    (ahead,) = steps(machine.candidates(step.step_id, [Guess("s", EMPTY)], 100, 0.0))
+    assert (ahead.items[0].token_ids[-1], len(ahead.items[0].tree)) == (2, 0)
+
+
+def test_what_is_not_worth_waiting_for_is_drafted_while_the_verdict_is_out() -> None:
+    machine = Fusion()
+    machine.drafter_up("a")
+    item = PlanItem("s", 0, (1, 2), ("a",), 3, width=2, value_min=1.5)
+    told = machine.plan(DraftPlan(1, Cooperation.FUSED, (item,), 8, lookahead=4), 0.0)
+    assert isinstance(told[0], Trees)
+    assert len(told[0].results[0].tree) == 0, "verified with what is there"
+    (ahead,) = steps(told)
+    machine.candidates(ahead.step_id, [Guess("s", chain([5, 6, 7], [0.9] * 3))], 100, 0.0)
+    told = machine.plan(plan(2, 2, (5,), depth=2), 0.0)
+    (trees,) = [command for command in told if isinstance(command, Trees)]
+    assert trees.results[0].tree.token_ids == (6, 7)

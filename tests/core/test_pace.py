@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from cosine.core.goodput import Shape, best_offer
 from cosine.core.pace import HIT_PRIOR, MISSES_MAX, ROWS_MAX, TRUTH_MAX, HitRate, Pace, draft_load
+from cosine.core.planner import Drafting
 from cosine.core.speculation import learn
 from cosine.core.timing import Load
 
@@ -109,7 +110,7 @@ def play(pace: Pace, true_misses: dict[tuple[int, int], float], rounds: int, hit
     for turn in range(rounds):
         count, beam = shapes[turn % len(shapes)]
         full = Shape(6, count, beam, crew_full=2, beam_full=2)
-        offer = best_offer(full, pace, [rate.value], 4, among=lambda ways: [ways[-1]])
+        offer = best_offer(full, pace, [rate.value], 4, among=lambda ways, depth: [(ways[-1], range(1, depth + 1))])
         assert (offer.drafter_count, offer.beam) == (count, beam)
         accepted = 0
         while accepted < 6 and dice.random() < 1.0 - true_misses[count, beam] * (1.0 - hit_rate):
@@ -159,3 +160,13 @@ def test_the_load_of_a_plan_is_that_of_its_busiest_drafter_and_that_of_the_other
     assert draft_load(sessions, fusion_interval=4).exchange_count == 2
     assert draft_load([]) == Load()
     assert Pace().drafting_ms(Load()) == 0.0
+
+
+def test_a_plan_counts_the_steps_that_were_taken_not_those_that_were_asked_for() -> None:
+    asked = {"a": (("x", "y"), 8, 2), "b": (("x",), 8, 3), "c": (("y",), 6, 9)}
+    drafting = Drafting([], 0.0, asked, 8, 1, 0.0, False)
+    assert drafting.load() == Load(1, 8, 25, 8, 21), "nothing is known yet"
+    drafting.run = {"a": 3, "b": 0, "c": 5}
+    assert drafting.load() == Load(1, 5, 19, 3, 5), "b had all that it needed"
+    drafting.run = {"a": 0, "b": 0, "c": 0}
+    assert drafting.load() == Load()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 from harness import TARGET, draft_step, plain_text, toy
@@ -22,8 +22,8 @@ LOSS_MAX = 0.1
 class RawFusion(Fusion):
     """Fusion that takes every drafter at its word."""
 
-    def _estimate(self, session: Session, drafter: str, raw: float) -> float:
-        return raw
+    def _estimate(self, session: Session, drafter: str) -> Callable[[float], float]:
+        return float
 
 
 def acceptance_length(fusion: Fusion, drafters: Mapping[str, str], interval: int, sampling: Sampling) -> float:
