@@ -17,7 +17,10 @@ from cosine.core.picking import RowRule
 from cosine.core.sampling import GREEDY, Sampling
 from cosine.core.tree import EMPTY, ROOT, TokenTree, merge
 from cosine.engine.base import Engine, Segment
-from cosine.engine.verifying import Status, check
+from cosine.engine.verifying import Status, Verdict, check, refused
+
+STEPS_MAX = 256  # several times what any strategy asks for; a step holds the engine until it is done
+NODES_MAX = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ def draft(engine: Engine, items: Sequence[DraftItem], stop: Callable[[str], bool
     """Results in the order of the items. Sessions must differ. Before every step `stop` is asked of each session that
     still grows; one for which it says true takes no further part, and its result is `cancelled`, with the tree so far.
     """
-    problems = [check(engine, item.session_id, item.base_length, item.token_ids, item.tree) for item in items]
+    problems = [_problem(engine, item) for item in items]
     growths = [_Growth(engine, item) for item, problem in zip(items, problems, strict=True) if problem is None]
     for step in range(max((growth.item.step_count for growth in growths), default=0)):
         alive = [growth for growth in growths if step < growth.item.step_count and growth.goes_on(step)]
@@ -67,6 +70,15 @@ def draft(engine: Engine, items: Sequence[DraftItem], stop: Callable[[str], bool
         next(done).result() if problem is None else DraftResult(item.session_id, problem.status, problem.cached_length)
         for item, problem in zip(items, problems, strict=True)
     ]
+
+
+def _problem(engine: Engine, item: DraftItem) -> Verdict | None:
+    """Why an item cannot be run, or None for one that can."""
+    if item.step_count > STEPS_MAX:
+        return refused(item, f"step_count is {item.step_count}; it must be at most {STEPS_MAX}")
+    if item.step_count * item.width * item.beam > NODES_MAX:
+        return refused(item, f"step_count, width and beam make more than {NODES_MAX} nodes; ask for fewer")
+    return check(engine, item)
 
 
 def cancelled(item: DraftItem, tree: TokenTree = EMPTY) -> DraftResult:

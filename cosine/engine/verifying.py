@@ -1,6 +1,7 @@
 """From trees to verdicts on any engine: check, one forward pass, walk along the target's picks, keep the path.
 
-One item that cannot be done (a cache miss, a token outside the vocabulary) never disturbs the others of its batch.
+One item that cannot be done (a cache miss, a token outside the vocabulary, a rule out of range) never disturbs the
+others of its batch.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Protocol
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from cosine.core.acceptance import Walk, walk
 from cosine.core.errors import BadRequest
 from cosine.core.picking import RowRule, log_softmax, penalize, pick
 from cosine.core.sampling import GREEDY, Sampling
+from cosine.core.sampling import validate as validate_sampling
 from cosine.core.tree import EMPTY, ROOT, TokenTree, depths, validate
 from cosine.engine.base import Engine, Logits, Segment, Stopped
 
@@ -64,7 +67,7 @@ def verify(engine: Engine, items: Sequence[VerifyItem], stop: Callable[[], bool]
     """Verdicts in the order of the items, from one forward pass. Sessions must differ. Where `stop` says true before
     the pass has ended, the items that it ran are `cancelled`."""
     fitted = [_fit(engine, item) for item in items]
-    checked = [check(engine, item.session_id, item.base_length, item.token_ids, item.tree) for item in fitted]
+    checked = [check(engine, item) for item in fitted]
     able = [item for item, problem in zip(fitted, checked, strict=True) if problem is None]
     done = iter(_verify_able(engine, able, stop) if able else ())
     return [next(done) if problem is None else problem for problem in checked]
@@ -75,24 +78,46 @@ def cancelled(item: VerifyItem) -> Verdict:
     return Verdict(item.session_id, Status.CANCELLED, cached_length=item.base_length)
 
 
-def check(
-    engine: Engine, session_id: str, base_length: int, token_ids: Sequence[int], tree: TokenTree = EMPTY
-) -> Verdict | None:
+class SessionItem(Protocol):
+    """One session's part of a work message, to a verifier or a drafter."""
+
+    @property
+    def session_id(self) -> str: ...
+
+    @property
+    def base_length(self) -> int: ...
+
+    @property
+    def token_ids(self) -> tuple[int, ...]: ...
+
+    @property
+    def tree(self) -> TokenTree: ...
+
+    @property
+    def sampling(self) -> Sampling: ...
+
+
+def check(engine: Engine, item: SessionItem) -> Verdict | None:
     """The verdict on an item that cannot be run, or None for one that can."""
-    held = len(engine.tokens(session_id))
-    if base_length > held:
-        return Verdict(session_id, Status.CACHE_MISS, cached_length=held)
+    held = len(engine.tokens(item.session_id))
+    if item.base_length > held:
+        return Verdict(item.session_id, Status.CACHE_MISS, cached_length=held)
     card = engine.card
     try:
-        validate(tree, card.vocab_size)
+        validate(item.tree, card.vocab_size)
+        validate_sampling(item.sampling, card.vocab_size)
     except BadRequest as error:
-        return Verdict(session_id, Status.REFUSED, reason=error.message)
-    if not token_ids or any(not 0 <= token < card.vocab_size for token in token_ids):
-        reason = f"token ids must be given and lie in 0..{card.vocab_size - 1}"
-        return Verdict(session_id, Status.REFUSED, reason=reason)
-    if base_length + len(token_ids) > card.tokens_max:
-        return Verdict(session_id, Status.REFUSED, reason=f"a session holds at most {card.tokens_max} tokens")
+        return refused(item, error.message)
+    if not item.token_ids or any(not 0 <= token < card.vocab_size for token in item.token_ids):
+        return refused(item, f"token ids must be given and lie in 0..{card.vocab_size - 1}")
+    if item.base_length + len(item.token_ids) > card.tokens_max:
+        return refused(item, f"a session holds at most {card.tokens_max} tokens")
     return None
+
+
+def refused(item: SessionItem, reason: str) -> Verdict:
+    """The verdict on an item that breaks a bound."""
+    return Verdict(item.session_id, Status.REFUSED, reason=reason)
 
 
 def _fit(engine: Engine, item: VerifyItem) -> VerifyItem:

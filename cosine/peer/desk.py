@@ -2,7 +2,8 @@
 
 Jobs that wait are merged into one forward pass as long as their sessions differ. A stream that ends, or says that
 sessions ended, frees them. Jobs that their stream cancels are dropped from the queue, or given up while they run; they
-are answered all the same. What a job means is for the service: it gives `Codec` functions and the computation.
+are answered all the same. A desk that drains answers what it has and takes nothing new. What a job means is for the
+service: it gives `Codec` functions and the computation.
 """
 
 from __future__ import annotations
@@ -119,6 +120,9 @@ class Desk(Generic[Item, Result]):
         self._arrived = asyncio.Event()
         self._sessions: set[str] = set()
         self._spans = Spans()
+        self._streams: set[DeskStream[Item, Result]] = set()
+        self._settled = asyncio.Event()
+        self.is_draining = False
 
     @property
     def load(self) -> int:
@@ -127,7 +131,25 @@ class Desk(Generic[Item, Result]):
 
     def open_stream(self, outbox: Outbox, bounds: Bounds) -> DeskStream[Item, Result]:
         """The handler of a new stream."""
-        return DeskStream(self, outbox, bounds)
+        stream = DeskStream(self, outbox, bounds)
+        self._streams.add(stream)
+        return stream
+
+    async def drain(self) -> None:
+        """Answers what streams have been promised, and returns once it is with the transport. Work that comes from now
+        on stays unanswered: its sender hears of it when the stream ends, as of any loss."""
+        self.is_draining = True
+        while any(stream.owes for stream in self._streams):
+            self._settled.clear()
+            await self._settled.wait()
+        for stream in list(self._streams):
+            await stream.flushed()
+
+    def settle(self, stream: DeskStream[Item, Result], has_ended: bool = False) -> None:
+        """A stream has been answered, or has ended: nobody is owed anything there."""
+        if has_ended:
+            self._streams.discard(stream)
+        self._settled.set()
 
     def add(self, job: _Job[Item]) -> None:
         """Queues a job; its stream's credits bound how many."""
@@ -162,7 +184,7 @@ class Desk(Generic[Item, Result]):
     async def _use_idle_time(self) -> bool:
         """Does one piece of what can be done unasked, unless a job has come; False where nothing is left."""
         idle = self._idle
-        if idle is None:
+        if idle is None or self.is_draining:
             return False
         for _ in range(TURNS):
             await asyncio.sleep(0)
@@ -228,9 +250,20 @@ class DeskStream(Generic[Item, Result]):
         self._link = SlowLink(desk.link) if desk.link is not None else None
         self._sessions: set[str] = set()
 
+    @property
+    def owes(self) -> bool:
+        """True while work is unanswered."""
+        return self._credits.taken > 0
+
+    async def flushed(self) -> None:
+        """Waits until all answers are with the transport."""
+        await self._outbox.flushed()
+
     def on_message(self, message: Any) -> None:
         parsed = self._desk.codec.parse(message)
         if isinstance(parsed, Work):
+            if self._desk.is_draining:
+                return
             self._credits.take()
             _check(parsed.items, self._batch_max)
             self._sessions.update(item.session_id for item in parsed.items)
@@ -244,6 +277,7 @@ class DeskStream(Generic[Item, Result]):
         if self._link is not None:
             self._link.close()
         self._close(tuple(self._sessions))
+        self._desk.settle(self, has_ended=True)
 
     def answer(self, message: Any, asked_byte_count: int = 0) -> None:
         """Sends the answer to one work message, which had `asked_byte_count` bytes."""
@@ -255,6 +289,7 @@ class DeskStream(Generic[Item, Result]):
     def _send(self, message: Any) -> None:
         self._credits.give_back()
         self._outbox.send(message)
+        self._desk.settle(self)
 
     def _close(self, session_ids: tuple[str, ...]) -> None:
         self._sessions.difference_update(session_ids)

@@ -61,6 +61,7 @@ async def serve_model(
         [(add_to_server, servicer, full_name)],
         load=lambda: servicer.desk.load,
         background=[servicer.desk.work],
+        drain=servicer.desk.drain,
         registrar=membership(settings, identity),
     )
     await serve(settings, service)

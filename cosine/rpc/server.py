@@ -76,13 +76,14 @@ async def serve(settings: ServiceSettings, service: Service) -> None:
     """Runs the service until SIGTERM or SIGINT, then drains within the grace time."""
     identity = service.identity
     log.info("settings", **settings.masked())
+    host = settings.host_for_peers()
     server = grpc.aio.server(options=server_options(settings.message_bytes_max), interceptors=[Borders()])
     health = _add_servicers(server, service)
     port = _bind(server, settings.listen)
     telemetry.serve_metrics(settings.metrics_listen)
     await server.start()
     telemetry.setup_tracing(identity.role, identity.peer_id)
-    address = settings.advertise or f"{settings.listen.rpartition(':')[0]}:{port}"
+    address = settings.advertise or f"{host}:{port}"
     stop = _stop_event()
     tasks = [asyncio.ensure_future(start()) for start in service.background]
     if service.registrar is not None:

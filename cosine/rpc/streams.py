@@ -2,7 +2,8 @@
 
 `PeerLink` is the calling side: it dials, greets, reads, and dials again with back-off until closed. `accept` is the
 serving side of one stream. Both send through a bounded outbox with one writer. Neither knows what messages mean,
-except that a message's `hello` field greets.
+except that a message's `hello` field greets. Whatever goes wrong over what a peer sent ends its stream, never the
+process.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 import grpc
@@ -18,6 +19,7 @@ import structlog
 
 from cosine.core.errors import Full, MeshError, Mismatch
 from cosine.rpc import hello
+from cosine.rpc.errors import internal
 from cosine.rpc.hello import Identity
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
@@ -50,6 +52,7 @@ class Outbox:
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Any] = asyncio.Queue(OUTBOX_MAX)
         self._stalled = asyncio.Event()
+        self._has_ended = False
         self._reason = f"{OUTBOX_MAX} messages wait for a peer that does not read"
 
     def give_up(self, reason: str) -> None:
@@ -58,11 +61,17 @@ class Outbox:
         self._stalled.set()
 
     def send(self, message: Any) -> None:
-        """Queues a message; drops it where the stream is about to end."""
+        """Queues a message; drops it where the stream has ended or is about to."""
+        if self._has_ended:
+            return
         try:
             self._queue.put_nowait(message)
         except asyncio.QueueFull:
             self._stalled.set()
+
+    async def flushed(self) -> None:
+        """Waits until all that was sent is with the transport, or the stream has ended."""
+        await self._queue.join()
 
     async def while_read(self, reading: Coroutine[Any, Any, None]) -> None:
         """Runs `reading` to its end. Raises Full as soon as the other side has stopped reading."""
@@ -77,10 +86,32 @@ class Outbox:
                 task.cancel()
             await asyncio.wait((reader, stall))
 
+    @contextlib.asynccontextmanager
+    async def written_by(self, write: Callable[[Any], Awaitable[None]]) -> AsyncIterator[None]:
+        """Writes messages in order while the block runs. Once the stream has ended every write fails, each side of gRPC
+        in its own way: why it ended is for the reader to tell."""
+        writer = asyncio.create_task(self.drain_into(write))
+        try:
+            yield
+        finally:
+            writer.cancel()
+            await asyncio.wait((writer,))
+            self._end()
+
     async def drain_into(self, write: Callable[[Any], Awaitable[None]]) -> None:
         """Writes messages in order, for ever."""
         while True:
-            await write(await self._queue.get())
+            message = await self._queue.get()
+            try:
+                await write(message)
+            finally:
+                self._queue.task_done()
+
+    def _end(self) -> None:
+        self._has_ended = True
+        while not self._queue.empty():
+            self._queue.get_nowait()
+            self._queue.task_done()
 
 
 class LinkOwner(Protocol):
@@ -145,6 +176,8 @@ class PeerLink:
                 reason, refused = str(error) or "no greeting in time", isinstance(error, Mismatch)
                 if refused:
                     log.error("peer refused", address=self.address, reason=reason)
+            except Exception as error:  # the border
+                reason, refused = internal(error, f"the link to {self.address}").message, True
             delay = BACKOFF_FIRST_S if self._lower(reason) else min(delay * 2, BACKOFF_LAST_S)
             await asyncio.sleep(BACKOFF_LAST_S if refused else delay * random.uniform(0.7, 1.3))
 
@@ -172,15 +205,12 @@ class PeerLink:
         self.peer = hello.from_proto(first.hello, self._expected_role)
         self._outbox = Outbox()
         log.info("link up", address=self.address, peer=self.peer.peer_id)
-        writer = asyncio.create_task(self._outbox.drain_into(call.write))
         try:
-            self._owner.on_up(self, self.peer)
-            await self._outbox.while_read(self._read(call))
+            async with self._outbox.written_by(call.write):
+                self._owner.on_up(self, self.peer)
+                await self._outbox.while_read(self._read(call))
         finally:
-            writer.cancel()
             call.cancel()
-            with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
-                await writer
 
     async def _read(self, call: Any) -> None:
         while (message := await call.read()) is not END:
@@ -210,12 +240,11 @@ async def accept(
     await context.write(response(hello=hello.to_proto(identity)))
     outbox = Outbox()
     handler = open_handler(peer, outbox)
-    writer = asyncio.create_task(outbox.drain_into(context.write))
     log.info("peer attached", peer=peer.peer_id, role=peer.role)
     try:
-        await outbox.while_read(_read(context, handler))
+        async with outbox.written_by(context.write):
+            await outbox.while_read(_read(context, handler))
     finally:
-        writer.cancel()
         handler.on_closed()
         log.info("peer detached", peer=peer.peer_id, role=peer.role)
 
@@ -237,6 +266,11 @@ class Credits:
         if self._taken >= self._limit:
             raise Full("CREDITS_EXCEEDED", f"more than {self._limit} unanswered messages on one stream")
         self._taken += 1
+
+    @property
+    def taken(self) -> int:
+        """Work messages that are unanswered."""
+        return self._taken
 
     def give_back(self) -> None:
         """One answer went out."""

@@ -31,13 +31,21 @@ async def main() -> None:
     servicer = FusionServicer(identity, settings.sessions_max)
     store = open_store(settings, identity)
     await store.ping()
-    links = Links("drafter", identity, lambda channel: DrafterServiceStub(channel).Draft, DraftRequest, servicer)
+    links = Links(
+        "drafter",
+        identity,
+        lambda channel: DrafterServiceStub(channel).Draft,
+        DraftRequest,
+        servicer,
+        on_draining=servicer.on_draining,
+    )
     registry = Registry(store)
     service = Service(
         identity,
         [(add_FusionServiceServicer_to_server, servicer, "cosine.v1.FusionService")],
         load=lambda: servicer.load,
         background=[lambda: links.follow(registry.watch("drafter"))],
+        drain=servicer.drain,
         registrar=membership(settings, identity),
     )
     await serve(settings, service)

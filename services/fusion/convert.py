@@ -7,8 +7,11 @@ from typing import Any, TypeVar
 
 from cosine.core.errors import BadRequest
 from cosine.core.plan import Cooperation, DraftedTree, DraftPlan, Guess, PlanItem, Reading, Step
+from cosine.core.tree import validate
 from cosine.rpc.convert import sampling_from_proto, sampling_to_proto, tree_from_proto, tree_to_proto
 from cosine.v1 import drafter_pb2, fusion_pb2, types_pb2
+
+CONFIDENCE_MAX = 1.0 + 1e-5  # a softmax in single precision may end a little above one
 
 Choice = TypeVar("Choice", bound=Enum)
 
@@ -78,11 +81,19 @@ def step_to_proto(step: Step, traceparent: str) -> drafter_pb2.DraftRequest:
     )
 
 
-def guess_from_proto(result: drafter_pb2.DraftResult) -> Guess:
-    """A drafter's answer for one session."""
-    ok = result.status == types_pb2.ITEM_STATUS_OK
-    missed = result.status == types_pb2.ITEM_STATUS_CACHE_MISS
-    return Guess(result.session_id, tree_from_proto(result.tree) if ok else None, missed)
+def guess_from_proto(result: drafter_pb2.DraftResult, vocab_size: int) -> Guess:
+    """A drafter's answer for one session. Raises BadRequest where its tree is none, or tells no confidence of a node:
+    fusion compares drafters by nothing else."""
+    if result.status != types_pb2.ITEM_STATUS_OK:
+        return Guess(result.session_id, None, result.status == types_pb2.ITEM_STATUS_CACHE_MISS)
+    tree = tree_from_proto(result.tree)
+    validate(tree, vocab_size)
+    if len(tree.confidences) != len(tree):
+        raise BadRequest("TREE_MALFORMED", "every node of a guess needs a confidence")
+    for confidence in tree.confidences:
+        if not 0.0 <= confidence <= CONFIDENCE_MAX:
+            raise BadRequest("CONFIDENCE", f"a confidence is {confidence:g}; it must lie in 0..1")
+    return Guess(result.session_id, tree)
 
 
 def trees_to_proto(round_id: int, results: tuple[DraftedTree, ...]) -> fusion_pb2.FuseResponse:

@@ -21,12 +21,13 @@ Encode = Callable[[Step], drafter_pb2.DraftRequest]
 
 class Drafter:
     """One connected drafter; `encode` makes the message of a step when it is sent. Of steps that wait the oldest is
-    dropped past a bound: its round goes without."""
+    dropped past a bound: its round goes without. One that `is_draining` is not for new plans."""
 
     def __init__(self, link: PeerLink, encode: Encode) -> None:
         assert link.peer is not None
         self.link = link
         self.peer = link.peer
+        self.is_draining = False
         self._encode = encode
         self._credits = max(1, link.peer.bounds.credits)
         self._unanswered: set[int] = set()

@@ -11,7 +11,6 @@ import structlog
 
 from cosine.core.fusion import Command, Fusion
 from cosine.core.plan import CancelSteps, Step, Trees
-from cosine.core.tree import validate
 from cosine.rpc.hello import Identity, processor_to_proto
 from cosine.rpc.metrics import FUSION_SESSIONS, FUSION_STALE
 from cosine.rpc.streams import Credits, Outbox, PeerLink, accept
@@ -39,6 +38,8 @@ class FusionServicer(FusionServiceServicer):
         self._stale_seen = 0
         self._spans = Spans()
         self._traces: dict[int, str] = {}
+        self._is_draining = False
+        self._answered = asyncio.Event()
 
     @property
     def load(self) -> int:
@@ -66,10 +67,14 @@ class FusionServicer(FusionServiceServicer):
         """A scheduler went: nobody waits for its rounds."""
         self._streams.discard(stream)
         self._rounds = {key: value for key, value in self._rounds.items() if value[0] is not stream}
+        self._answered.set()
         self.close(stream.sessions)
 
     def plan(self, stream: _Stream, message: pb.DraftPlan) -> None:
-        """A new plan."""
+        """A new plan; while draining, it is answered without trees."""
+        if self._is_draining:
+            stream.answer(trees_to_proto(message.round_id, ()))
+            return
         plan = plan_from_proto(message, self._next_round)
         self._next_round += 1
         self._rounds[plan.round_id] = (stream, message.round_id)
@@ -86,12 +91,31 @@ class FusionServicer(FusionServiceServicer):
         for drafter in self._drafters.values():
             drafter.close(ended)
 
+    async def drain(self) -> None:
+        """Has no drafters for new plans any more; returns once all plans are answered, which takes their deadlines at
+        most."""
+        self._is_draining = True
+        self._tell_drafters()
+        while self._rounds:
+            self._answered.clear()
+            await self._answered.wait()
+        for stream in list(self._streams):
+            await stream.outbox.flushed()
+
     # -- drafters (LinkOwner)
 
     def on_up(self, link: PeerLink, peer: Identity) -> None:
         self._drafters[peer.peer_id] = Drafter(link, self._encode)
         self._core.drafter_up(peer.peer_id)
         self._tell_drafters()
+
+    def on_draining(self, link: PeerLink) -> None:
+        """A drafter finishes what it was asked, and is gone for new plans."""
+        drafter = self._drafter_of(link)
+        if drafter is not None:
+            drafter.is_draining = True
+            self._core.drafter_draining(drafter.peer.peer_id)
+            self._tell_drafters()
 
     def on_down(self, link: PeerLink, reason: str) -> None:
         drafter = self._drafter_of(link)
@@ -105,10 +129,7 @@ class FusionServicer(FusionServiceServicer):
         if not message.HasField("candidates"):
             return
         candidates = message.candidates
-        guesses = [guess_from_proto(result) for result in candidates.results]
-        for guess in guesses:
-            if guess.tree is not None:
-                validate(guess.tree, link.peer.vocab_size)
+        guesses = [guess_from_proto(result, link.peer.vocab_size) for result in candidates.results]
         self._carry_out(self._core.candidates(candidates.step_id, guesses, candidates.forward_us, self._now()))
         drafter = self._drafter_of(link)
         if drafter is not None:
@@ -152,6 +173,7 @@ class FusionServicer(FusionServiceServicer):
         if trees.round_id in self._rounds:
             stream, round_id = self._rounds.pop(trees.round_id)
             stream.answer(trees_to_proto(round_id, trees.results))
+            self._answered.set()
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -168,7 +190,7 @@ class FusionServicer(FusionServiceServicer):
 
     def _tell_drafters(self) -> None:
         message = self._drafter_list()
-        log.info("drafters", names=sorted(self._drafters))
+        log.info("drafters", names=sorted(entry.peer_id for entry in message.drafters.drafters))
         for stream in self._streams:
             stream.outbox.send(message)
 
@@ -184,7 +206,8 @@ class FusionServicer(FusionServiceServicer):
                 row_ms=peer.row_ms,
                 processor=processor_to_proto(peer.processor),
             )
-            for peer in (drafter.peer for drafter in self._drafters.values())
+            for peer in (drafter.peer for drafter in self._drafters.values() if not drafter.is_draining)
+            if not self._is_draining
         ]
         return pb.FuseResponse(drafters=pb.DrafterList(drafters=entries))
 

@@ -142,6 +142,18 @@ def test_a_backbone_that_the_target_left_is_rolled_back() -> None:
     assert told(agreed) == "a#4 s 3+[9] x1", "5 was on the backbone, 6 was not committed"
 
 
+def test_what_a_drafter_holds_beyond_the_tokens_of_the_target_is_sent_again() -> None:
+    machine = fusion("a")
+    machine.plan(plan(FUSED, item(drafters=("a",))), NOW)
+    for step_id, token in ((1, 5), (2, 6), (3, 7)):
+        machine.candidates(step_id, [guess(token)], 900, NOW)
+    diverged = machine.plan(plan(FUSED, item(base=2, tokens=(8, 9), drafters=("a",)), round_id=2), NOW)
+    assert told(diverged) == "a#4 s 2+[8, 9] x1", "it holds [1, 2, 5, 6], of which the target said 1 and 2"
+    machine.candidates(4, [guess(4)], 900, NOW)
+    agreed = machine.plan(plan(FUSED, item(base=4, tokens=(4, 3), drafters=("a",)), round_id=3), NOW)
+    assert "4+[4, 3]" in told(agreed), "what both said is not sent again"
+
+
 def test_a_drafter_that_lost_its_cache_is_sent_the_whole_context() -> None:
     machine = fusion("a")
     machine.plan(plan(SINGLE, item(drafters=("a",))), NOW)
@@ -262,7 +274,7 @@ def test_what_was_proposed_before_a_newer_plan_came_is_judged_all_the_same() -> 
     machine.plan(plan(FUSED, item(drafters=("a",)), round_id=1), NOW)
     machine.candidates(1, [guess(5, confidence=0.95)], 900, NOW)
     machine.plan(plan(FUSED, item(base=2, tokens=(9,), drafters=("a",)), round_id=2), NOW)
-    assert [(tally.tried, tally.hit) for tally in machine.calibrations()["a"].tallies if tally.tried] == [(1.0, 0.0)]
+    assert [(tally.tried, tally.hit) for tally in machine._calibrations["a"].tallies if tally.tried] == [(1.0, 0.0)]
 
 
 def test_a_closed_session_is_drafted_for_no_more() -> None:
@@ -328,7 +340,7 @@ def test_a_drafter_that_is_wrong_at_high_confidence_is_believed_less() -> None:
         tokens += 1
     assert estimates[0] == pytest.approx(0.95)
     assert estimates[-1] < 0.05
-    assert machine.calibrations()["a"].estimate(0.95) < 0.2
+    assert machine._calibrations["a"].estimate(0.95) < 0.2
 
 
 def test_only_tokens_below_the_committed_path_are_judged() -> None:
@@ -337,5 +349,27 @@ def test_only_tokens_below_the_committed_path_are_judged() -> None:
     tree = merge([chain([5, 6], [0.95, 0.95]), chain([7, 8], [0.05, 0.95])])
     machine.candidates(1, [Guess("s", tree)], 900, NOW)
     machine.plan(plan(SINGLE, item(base=2, tokens=(7, 9), drafters=("a",)), round_id=2), NOW)
-    tallies = [(tally.tried, tally.hit) for tally in machine.calibrations()["a"].tallies if tally.tried]
+    tallies = [(tally.tried, tally.hit) for tally in machine._calibrations["a"].tallies if tally.tried]
     assert tallies == [(1.0, 1.0), (2.0, 0.0)], "7 was right; 5 and 8 were wrong; of 6 nothing is known"
+
+
+def test_cancelled_steps_that_are_never_answered_are_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cosine.core.fusion.CANCELLED_MAX", 2)
+    machine = fusion("a")
+    for step_id in (1, 2, 3):
+        machine.plan(plan(SINGLE, item(f"s{step_id}", drafters=("a",)), round_id=step_id), NOW)
+        assert told(machine.close([f"s{step_id}"])) == f"a drops [{step_id}]\nnothing"
+    counts = []
+    for step_id in (3, 2, 1):
+        machine.candidates(step_id, [], 900, NOW)
+        counts.append(machine.stale_count)
+    assert counts == [0, 0, 1], "the answer to the oldest is one that nobody asked for"
+
+
+def test_a_drafter_that_drains_is_asked_nothing_new_and_still_answers() -> None:
+    machine = fusion("a", "b")
+    machine.plan(plan(FUSED, item()), NOW)
+    machine.drafter_draining("a")
+    assert told(machine.plan(plan(SINGLE, item("t", drafters=("a",)), round_id=2), NOW)) == "t@2"
+    machine.candidates(1, [guess(5)], 900, NOW)
+    assert told(machine.candidates(2, [guess(6, confidence=0.9)], 900, NOW)) == "b#3 s 2+[6] x1"

@@ -11,9 +11,10 @@ from tiny_models import CONFIGS, VOCAB_SIZE, build, save
 
 from cosine.core.picking import RowRule
 from cosine.core.sampling import GREEDY, Sampling
+from cosine.core.strategy import BOUNDS
 from cosine.core.tree import EMPTY, ROOT, Grower, TokenTree, chain, depths, path_tokens, values
 from cosine.engine.base import Engine, EngineLimits, Segment
-from cosine.engine.drafting import DraftItem, DraftResult, draft
+from cosine.engine.drafting import NODES_MAX, STEPS_MAX, DraftItem, DraftResult, draft
 from cosine.engine.toy import ToyEngine
 from cosine.engine.transformers_engine import load
 from cosine.engine.verifying import Status
@@ -192,6 +193,28 @@ def test_a_malformed_tree_is_refused_and_does_not_disturb_the_others() -> None:
     refused, fine = draft(toy(), [bad, DraftItem("b", 0, (1,))])
     assert refused.status is Status.REFUSED
     assert len(fine.tree) == 1
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        DraftItem("a", 0, (1,), sampling=Sampling(temperature=1.0, logit_bias=((99_999, 1.0),))),
+        DraftItem("a", 0, (1,), step_count=STEPS_MAX + 1),
+        DraftItem("a", 0, (1,), step_count=STEPS_MAX, width=NODES_MAX // STEPS_MAX // 4, beam=5),
+    ],
+    ids=["bias", "steps", "nodes"],
+)
+def test_an_item_that_asks_for_too_much_is_refused_and_does_not_disturb_the_others(bad: DraftItem) -> None:
+    refused, fine = draft(toy(), [bad, DraftItem("b", 0, (1,))])
+    assert refused.status is Status.REFUSED
+    assert (fine.status, len(fine.tree)) == (Status.OK, 1)
+
+
+def test_what_the_most_generous_strategy_asks_for_is_not_too_much() -> None:
+    depth, width, beam = (BOUNDS[name][1] for name in ("depth", "width", "beam"))
+    asked = DraftItem("a", 0, (1,), int(depth), int(width), 2 * int(beam), value_min=1.0)
+    (result,) = draft(toy(), [asked])
+    assert result.status is Status.OK
 
 
 @pytest.mark.parametrize("begun", [EMPTY, chain([3, 4, 5], [0.9, 0.9, 0.9])], ids=["empty", "begun"])

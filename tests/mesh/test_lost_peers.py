@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -115,6 +116,15 @@ async def assert_plain(generations: list[Generation]) -> None:
         assert matches(await generation.completion(), plain(generation.prompt, **reference))
 
 
+@contextmanager
+def only_these_restart(mesh: Mesh, *peer_ids: str) -> Iterator[None]:
+    """A loss is nobody else's."""
+    before = {peer.peer_id: peer.restart_count for peer in mesh.peers}
+    yield
+    restarted = {peer.peer_id for peer in mesh.peers if peer.restart_count > before[peer.peer_id]}
+    assert restarted == set(peer_ids)
+
+
 async def speculates(client: AsyncClient, *drafters: str) -> None:
     """Waits until these drafters take part again."""
 
@@ -136,14 +146,32 @@ async def test_a_killed_peer_changes_no_text_and_shows_no_error(
     mesh: Mesh, client: AsyncClient, lost: tuple[str, ...]
 ) -> None:
     await speculates(client, *DRAFTERS)
-    async with generating(client, *requests()) as generations:
-        await in_the_middle(generations)
-        pids = {peer_id: mesh.kill(peer_id) for peer_id in lost}
-        assert_in_the_middle(generations)
-        await assert_plain(generations)
-    for peer_id, pid in pids.items():
-        await mesh.restarted(peer_id, pid)
+    with only_these_restart(mesh, *lost):
+        async with generating(client, *requests()) as generations:
+            await in_the_middle(generations)
+            pids = {peer_id: mesh.kill(peer_id) for peer_id in lost}
+            assert_in_the_middle(generations)
+            await assert_plain(generations)
+        for peer_id, pid in pids.items():
+            await mesh.restarted(peer_id, pid)
+        await speculates(client, *DRAFTERS)
+
+
+@pytest.mark.parametrize("peer_id", ["d0", "fusion", "verifier"])
+async def test_a_peer_that_is_told_to_stop_ends_in_order_and_changes_no_text(
+    mesh: Mesh, client: AsyncClient, peer_id: str
+) -> None:
     await speculates(client, *DRAFTERS)
+    with only_these_restart(mesh, peer_id):
+        async with generating(client, *requests()) as generations:
+            await in_the_middle(generations)
+            pid = mesh.kill(peer_id, signal.SIGTERM)
+            assert_in_the_middle(generations)
+            await assert_plain(generations)
+        await mesh.restarted(peer_id, pid)
+        await speculates(client, *DRAFTERS)
+    lines = [json.loads(line) for line in log_of(mesh, peer_id).splitlines() if line.startswith("{")]
+    assert [line["event"] for line in lines if line["event"] in ("draining", "stopped")] == ["draining", "stopped"]
 
 
 async def test_the_same_peer_may_be_lost_again_and_again(mesh: Mesh, client: AsyncClient) -> None:
@@ -151,9 +179,10 @@ async def test_the_same_peer_may_be_lost_again_and_again(mesh: Mesh, client: Asy
         await in_the_middle(generations)
         for peer_id in ("fusion", "verifier"):
             seen = [generation.token_count for generation in generations]
-            await mesh.restarted(peer_id, mesh.kill(peer_id))
-            for generation, count in zip(generations, seen, strict=True):
-                await generation.reaches(count + 20)
+            with only_these_restart(mesh, peer_id):
+                await mesh.restarted(peer_id, mesh.kill(peer_id))
+                for generation, count in zip(generations, seen, strict=True):
+                    await generation.reaches(count + 20)
             assert_in_the_middle(generations)
         await assert_plain(generations)
 
@@ -161,10 +190,11 @@ async def test_the_same_peer_may_be_lost_again_and_again(mesh: Mesh, client: Asy
 async def test_a_lost_gateway_that_comes_back_is_resumed_at(mesh: Mesh) -> None:
     async with AsyncClient(mesh.gateway_address) as client, generating(client, *requests()) as generations:
         await in_the_middle(generations)
-        pid = mesh.kill("gateway")
-        assert_in_the_middle(generations)
-        await assert_plain(generations)
-        await mesh.restarted("gateway", pid)
+        with only_these_restart(mesh, "gateway"):
+            pid = mesh.kill("gateway")
+            assert_in_the_middle(generations)
+            await assert_plain(generations)
+            await mesh.restarted("gateway", pid)
 
 
 async def test_the_other_gateway_takes_over_from_a_lost_one(mesh: Mesh, pages: dict[str, str]) -> None:
@@ -178,17 +208,24 @@ async def test_the_other_gateway_takes_over_from_a_lost_one(mesh: Mesh, pages: d
         await in_the_middle(generations)
         first_pid = mesh.peer("gateway").pid
         chose_first = (await metrics(pages["gateway"]))[FIGURES["gateway"]] > 0
-        os.kill(first_pid if chose_first else second_pid, signal.SIGKILL)
-        assert_in_the_middle(generations)
-        await assert_plain(generations)
-        if chose_first:
-            assert (await metrics(page))["cosine_gateway_requests_total"] >= len(generations)
-            await mesh.restarted("gateway", first_pid)
+        with only_these_restart(mesh, *(["gateway"] if chose_first else [])):
+            os.kill(first_pid if chose_first else second_pid, signal.SIGKILL)
+            assert_in_the_middle(generations)
+            await assert_plain(generations)
+            if chose_first:
+                assert (await metrics(page))["cosine_gateway_requests_total"] >= len(generations)
+                await mesh.restarted("gateway", first_pid)
 
 
 async def test_without_its_store_the_mesh_finishes_what_runs_and_refuses_what_is_new(
     mesh: Mesh, client: AsyncClient, store: list[EmbeddedServer], store_address: str
 ) -> None:
+    with only_these_restart(mesh):
+        await loses_its_store(client, store, store_address)
+        await comes_back(mesh, client, store, store_address)
+
+
+async def loses_its_store(client: AsyncClient, store: list[EmbeddedServer], store_address: str) -> None:
     async with generating(client, *requests(tokens=450)) as generations:
         await in_the_middle(generations)
         store.pop().close()
@@ -200,6 +237,9 @@ async def test_without_its_store_the_mesh_finishes_what_runs_and_refuses_what_is
         assert "running requests go on" in caught.value.message
         assert caught.value.retry_delay_ms > 0
         await assert_plain(generations)
+
+
+async def comes_back(mesh: Mesh, client: AsyncClient, store: list[EmbeddedServer], store_address: str) -> None:
     store.append(EmbeddedServer(int(store_address.rpartition(":")[2])))
 
     async def serves() -> bool:
@@ -346,11 +386,13 @@ async def two_verifiers() -> AsyncIterator[tuple[Mesh, AsyncClient]]:
 async def test_the_other_verifier_takes_over_from_a_lost_one() -> None:
     async with two_verifiers() as (mesh, client), generating(client, *requests()) as generations:
         await in_the_middle(generations)
-        mesh.kill("verifier")
-        for generation in generations:
-            await generation.reaches(generation.token_count + 10)
-        assert mesh.peer("verifier").restart_count == 0, "it took over before the lost one was back"
-        await assert_plain(generations)
+        with only_these_restart(mesh, "verifier"):
+            pid = mesh.kill("verifier")
+            for generation in generations:
+                await generation.reaches(generation.token_count + 10)
+            assert mesh.peer("verifier").restart_count == 0, "it took over before the lost one was back"
+            await assert_plain(generations)
+            await mesh.restarted("verifier", pid)
 
 
 async def test_the_other_verifier_takes_over_from_one_that_stands_still() -> None:

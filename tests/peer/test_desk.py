@@ -1,4 +1,6 @@
-"""Cancelling at the desk: what waits is dropped, what runs is given up, what others wait for goes on."""
+"""The desk: of cancelled work what waits is dropped, what runs is given up, what others wait for goes on; a desk that
+drains answers what it has.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +46,16 @@ class Watched(ToyEngine):
 class Answers(asyncio.Queue[tuple[int, Sequence[Verdict]]]):
     """An outbox that keeps what it is given."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.with_transport = asyncio.Event()
+        self.with_transport.set()
+
     def send(self, message: Answer) -> None:
         self.put_nowait(message)
+
+    async def flushed(self) -> None:
+        await self.with_transport.wait()
 
     async def next(self) -> tuple[int, list[Status]]:
         """Id and statuses of the next answer."""
@@ -196,6 +206,72 @@ async def test_closings_between_dropped_work_stay() -> None:
         assert await answers.next() == (1, [Status.CANCELLED])
         stream.on_message(Work(3, (VerifyItem("a", 1, (1,)),)))
         assert await answers.next() == (3, [Status.CACHE_MISS])
+
+
+async def drained(draining: asyncio.Task[None]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        await draining
+
+
+async def settled() -> None:
+    """All that can happen by itself has happened."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_desk_that_drains_answers_what_runs_and_what_waits_and_takes_nothing_new() -> None:
+    async with working() as bench:
+        stream, answers = bench.stream()
+        other, others = bench.stream()
+        stream.on_message(work(1, "a"))
+        await bench.entered()
+        stream.on_message(work(2, "a"))
+        other.on_message(work(1, "b"))
+        draining = asyncio.create_task(bench.desk.drain())
+        await settled()
+        stream.on_message(work(3, "c"))
+        bench.go_on()
+        assert await answers.next() == (1, [Status.OK])
+        assert not draining.done()
+        bench.go_on()
+        assert await answers.next() == (2, [Status.OK])
+        assert await others.next() == (1, [Status.OK])
+        await drained(draining)
+        assert bench.engine.passes == [["a"], ["a", "b"]]
+        assert answers.empty()
+
+
+async def test_draining_waits_until_the_answers_are_with_the_transport() -> None:
+    async with working() as bench:
+        stream, answers = bench.stream()
+        answers.with_transport.clear()
+        stream.on_message(work(1, "a"))
+        bench.go_on()
+        await answers.next()
+        draining = asyncio.create_task(bench.desk.drain())
+        await settled()
+        assert not draining.done()
+        answers.with_transport.set()
+        await drained(draining)
+
+
+async def test_draining_waits_for_no_stream_that_has_ended() -> None:
+    async with working() as bench:
+        stream, answers = bench.stream()
+        answers.with_transport.clear()
+        stream.on_message(work(1, "a"))
+        await bench.entered()
+        draining = asyncio.create_task(bench.desk.drain())
+        await settled()
+        assert not draining.done()
+        stream.on_closed()
+        await drained(draining)
+        bench.go_on()
+
+
+async def test_an_idle_desk_is_drained_at_once() -> None:
+    async with working() as bench:
+        await drained(asyncio.create_task(bench.desk.drain()))
 
 
 async def test_a_drafter_drops_cancelled_sessions_before_the_next_pass_and_grows_the_others() -> None:

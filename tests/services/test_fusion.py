@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -65,9 +66,9 @@ class Drafter(DrafterServiceServicer):
         async with asyncio.timeout(PATIENCE_S):
             return await self.steps.get()
 
-    def answer(self, step: drafter_pb2.DraftStep, token: int = 5) -> None:
+    def answer(self, step: drafter_pb2.DraftStep, token: int = 5, confidences: Sequence[float] = (0.5,)) -> None:
         """Guesses one token for every session of a step."""
-        tree = types_pb2.TokenTree(token_ids=[token], parents=[-1], confidences=[0.5])
+        tree = types_pb2.TokenTree(token_ids=[token], parents=[-1], confidences=confidences)
         status = types_pb2.ITEM_STATUS_OK
         results = [drafter_pb2.DraftResult(session_id=item.session_id, status=status, tree=tree) for item in step.items]
         self.credits.give_back()
@@ -79,7 +80,9 @@ class Drafter(DrafterServiceServicer):
 class Mesh:
     """Fusion, its drafters and one scheduler's stream."""
 
-    def __init__(self, drafters: dict[str, Drafter], call: Any) -> None:
+    def __init__(self, servicer: FusionServicer, links: Links, drafters: dict[str, Drafter], call: Any) -> None:
+        self.servicer = servicer
+        self.links = links
         self.drafters = drafters
         self.call = call
         self.entries: list[fusion_pb2.DrafterEntry] = []
@@ -109,7 +112,14 @@ class Mesh:
     async def complete(self) -> None:
         """Waits until fusion has all drafters."""
         while len(self.entries) < len(self.drafters):
-            self.entries = list((await self.read()).drafters.drafters)
+            await self.names()
+
+    async def names(self) -> set[str]:
+        """Drafters for new plans, as fusion tells next."""
+        while not (response := await self.read()).HasField("drafters"):
+            pass
+        self.entries = list(response.drafters.drafters)
+        return {entry.peer_id for entry in self.entries}
 
 
 async def served(server: grpc.aio.Server) -> str:
@@ -141,7 +151,7 @@ async def running(*names: str) -> AsyncIterator[Mesh]:
         async with grpc.aio.insecure_channel(addresses[0]) as channel:
             call = FusionServiceStub(channel).Fuse()
             await call.write(fusion_pb2.FuseRequest(hello=hello.to_proto(Identity("scheduler", "s"))))
-            mesh = Mesh(drafters, call)
+            mesh = Mesh(servicer, links, drafters, call)
             await mesh.complete()
             yield mesh
             call.cancel()
@@ -210,3 +220,59 @@ async def test_a_plan_without_a_known_cooperation_is_refused_by_name(cooperation
         assert (caught.value.code(), error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "COOPERATION")
         assert error.details == {"field": "cooperation", "value": str(cooperation)}
         assert "COOPERATION_SINGLE" in error.message
+
+
+@pytest.mark.parametrize("confidences", [[], [math.nan], [-0.1], [1.5], [math.inf], [0.5, 0.5]])
+async def test_a_guess_without_sound_confidences_costs_its_drafter_the_link_and_nobody_else_anything(
+    confidences: list[float],
+) -> None:
+    async with running("wrong", "right") as mesh:
+        wrong, right = mesh.drafters["wrong"], mesh.drafters["right"]
+        await mesh.plan(1)
+        right.answer(await right.step(), token=6)
+        wrong.answer(await wrong.step(), token=5, confidences=confidences)
+        assert await mesh.trees() == (1, [6])
+        assert await mesh.names() == {"right"}
+        assert await mesh.names() == {"right", "wrong"}, "it is dialled again"
+        await mesh.plan(2)
+        right.answer(await right.step(), token=6)
+        wrong.answer(await wrong.step(), token=5)
+        over, tokens = await mesh.trees()
+        assert (over, set(tokens)) == (2, {5, 6})
+
+
+async def test_a_drafter_that_drains_answers_what_it_was_asked_and_is_asked_nothing_new() -> None:
+    async with running("leaves", "stays") as mesh:
+        leaves, stays = mesh.drafters["leaves"], mesh.drafters["stays"]
+        await mesh.plan(1)
+        step = await leaves.step()
+        (link,) = [link for link in mesh.links if link.peer is not None and link.peer.peer_id == "leaves"]
+        mesh.servicer.on_draining(link)
+        assert await mesh.names() == {"stays"}
+        await mesh.plan(2)
+        stays.answer(await stays.step(), token=6)
+        leaves.answer(step, token=5)
+        over, tokens = await mesh.trees()
+        assert (over, set(tokens)) == (1, {5, 6})
+        stays.answer(await stays.step(), token=6)
+        assert await mesh.trees() == (2, [6])
+        assert leaves.steps.empty()
+
+
+async def test_fusion_that_drains_answers_its_plans_and_those_that_come_too_late_at_once() -> None:
+    async with running("d") as mesh:
+        drafter = mesh.drafters["d"]
+        await mesh.plan(1)
+        step = await drafter.step()
+        draining = asyncio.create_task(mesh.servicer.drain())
+        assert await mesh.names() == set()
+        await mesh.plan(2)
+        while not (response := await mesh.read()).HasField("trees"):
+            pass
+        assert (response.trees.round_id, len(response.trees.results)) == (2, 0)
+        assert not draining.done()
+        drafter.answer(step)
+        async with asyncio.timeout(PATIENCE_S):
+            await draining
+        assert await mesh.trees() == (1, [5])
+        assert drafter.steps.empty()

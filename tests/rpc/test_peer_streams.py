@@ -1,0 +1,227 @@
+"""Streams between peers: what is sent is bounded and in order, and whatever ends a stream, the process goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from cosine.core.errors import Full
+from cosine.rpc import hello, streams
+from cosine.rpc.hello import Identity
+from cosine.rpc.streams import END, OUTBOX_MAX, Outbox, PeerLink, accept
+from cosine.v1 import drafter_pb2 as pb
+
+DEADLINE_S = 10.0
+FINISHED = asyncio.InvalidStateError("RPC already finished.")  # what gRPC raises at who writes on an ended call
+
+
+class Call:
+    """One stream as gRPC gives it: `reads` come after the greeting, one `next_read` each; writes fail as told."""
+
+    def __init__(self, greeting: Any, *reads: Any, write_error: Exception | None = None) -> None:
+        self.written: list[Any] = []
+        self.wrote = asyncio.Event()
+        self.next_read = asyncio.Semaphore(0)
+        self._reads = [greeting, *reads]
+        self._error = write_error
+
+    async def write(self, message: Any) -> None:
+        self.wrote.set()
+        if self._error is not None and not message.HasField("hello"):
+            raise self._error
+        self.written.append(message)
+
+    async def read(self) -> Any:
+        if len(self._reads) > 1:
+            return self._reads.pop(0)
+        async with self.next_read:
+            return self._reads[0]
+
+    def cancel(self) -> None:
+        self.next_read.release()
+
+
+class Owner:
+    """Writes down what a link tells; `breaks` says that it cannot bear messages."""
+
+    def __init__(self, breaks: bool = False) -> None:
+        self.events: asyncio.Queue[str] = asyncio.Queue()
+        self._breaks = breaks
+
+    def on_up(self, _link: PeerLink, peer: Identity) -> None:
+        self.events.put_nowait(f"{peer.peer_id} up")
+
+    def on_message(self, _link: PeerLink, _message: Any) -> None:
+        if self._breaks:
+            raise IndexError("a message that nobody foresaw")
+
+    def on_down(self, _link: PeerLink, reason: str) -> None:
+        self.events.put_nowait(f"down: {reason}")
+
+    async def next(self) -> str:
+        async with asyncio.timeout(DEADLINE_S):
+            return await self.events.get()
+
+
+def greeting() -> pb.DraftResponse:
+    return pb.DraftResponse(hello=hello.to_proto(Identity("drafter", "d")))
+
+
+def step(step_id: int = 1) -> pb.DraftRequest:
+    return pb.DraftRequest(step=pb.DraftStep(step_id=step_id))
+
+
+@asynccontextmanager
+async def linked(owner: Owner, *calls: Call) -> AsyncIterator[tuple[PeerLink, asyncio.Task[None]]]:
+    """A link whose first dials lead to these calls."""
+    ahead = iter(calls)
+    link = PeerLink(
+        "127.0.0.1:1", lambda _: lambda: next(ahead), pb.DraftRequest, Identity("fusion", "f"), "drafter", owner
+    )
+    task = asyncio.create_task(link.run())
+    try:
+        yield link, task
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+
+
+@pytest.fixture(autouse=True)
+def _dials_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "BACKOFF_FIRST_S", 0.0)
+    monkeypatch.setattr(streams, "BACKOFF_LAST_S", 0.0)
+
+
+async def test_a_link_outlives_a_peer_that_ends_the_stream_while_it_is_written_to() -> None:
+    ended, fine = Call(greeting(), END, write_error=FINISHED), Call(greeting(), END)
+    owner = Owner()
+    async with linked(owner, ended, fine) as (link, task):
+        assert await owner.next() == "d up"
+        assert link.send(step())
+        async with asyncio.timeout(DEADLINE_S):
+            await ended.wrote.wait()
+            ended.wrote.clear()
+            await ended.wrote.wait()
+        ended.next_read.release()
+        assert await owner.next() == "down: peer closed the stream"
+        assert await owner.next() == "d up", "it is dialled again"
+        assert not task.done()
+
+
+async def test_an_owner_that_cannot_bear_a_message_loses_the_link_and_not_the_process() -> None:
+    broken, fine = Call(greeting(), pb.DraftResponse(), END), Call(greeting(), END)
+    owner = Owner(breaks=True)
+    async with linked(owner, broken, fine) as (_, task):
+        assert await owner.next() == "d up"
+        assert (await owner.next()).startswith("down: internal error ")
+        assert await owner.next() == "d up"
+        assert not task.done()
+
+
+class Handler:
+    """The serving side, which sends one message at once."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.is_closed = False
+        outbox.send(step())
+
+    def on_message(self, _message: Any) -> None:
+        raise AssertionError("nothing is sent here")
+
+    def on_closed(self) -> None:
+        self.is_closed = True
+
+
+async def served(call: Call) -> None:
+    """Serves one stream to its end, which comes once the handler's message has been tried."""
+    handlers: list[Handler] = []
+
+    def opened(_peer: Identity, outbox: Outbox) -> Handler:
+        handlers.append(Handler(outbox))
+        return handlers[0]
+
+    serving = asyncio.create_task(
+        accept(call, Identity("drafter", "d"), "fusion", pb.DraftResponse, opened)  # type: ignore[arg-type]
+    )
+    async with asyncio.timeout(DEADLINE_S):
+        await call.wrote.wait()
+        call.wrote.clear()
+        await call.wrote.wait()
+        call.next_read.release()
+        await serving
+    assert handlers[0].is_closed
+
+
+def fusion_greets() -> pb.DraftRequest:
+    return pb.DraftRequest(hello=hello.to_proto(Identity("fusion", "f")))
+
+
+async def test_a_served_stream_leaves_no_writer_behind() -> None:
+    call = Call(fusion_greets(), END)
+    stuck = asyncio.Event()
+    written = call.write
+
+    async def write(message: Any) -> None:
+        await written(message)
+        if not message.HasField("hello"):
+            try:
+                await stuck.wait()
+            finally:
+                for _ in range(5):
+                    await asyncio.sleep(0)
+
+    call.write = write  # type: ignore[method-assign]
+    await served(call)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_an_outbox_holds_so_many_messages_and_then_ends_the_stream() -> None:
+    outbox = Outbox()
+    for number in range(OUTBOX_MAX):
+        outbox.send(number)
+    still = asyncio.create_task(outbox.while_read(asyncio.Event().wait()))  # type: ignore[arg-type]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not still.done(), "what fits is no reason"
+    outbox.send("one too many")
+    with pytest.raises(Full) as caught:
+        async with asyncio.timeout(DEADLINE_S):
+            await still
+    assert caught.value.reason == "PEER_STALLED"
+
+
+async def test_messages_are_written_in_order_and_flushing_waits_for_the_last() -> None:
+    outbox, written, go_on = Outbox(), list[int](), asyncio.Event()
+
+    async def write(number: int) -> None:
+        await go_on.wait()
+        written.append(number)
+
+    for number in range(3):
+        outbox.send(number)
+    flushing = asyncio.create_task(outbox.flushed())
+    async with asyncio.timeout(DEADLINE_S), outbox.written_by(write):
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not flushing.done()
+        go_on.set()
+        await flushing
+        assert written == [0, 1, 2]
+
+
+async def test_nothing_waits_for_what_was_sent_on_a_stream_that_has_ended() -> None:
+    outbox = Outbox()
+
+    async def never(_message: object) -> None:
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(DEADLINE_S):
+        async with outbox.written_by(never):
+            outbox.send(1)
+            outbox.send(2)
+        outbox.send(3)
+        await outbox.flushed()
