@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cosine.core.errors import BadRequest
 
+TEMPERATURE_MIN = 0.001
 TEMPERATURE_MAX = 100.0
 BIAS_MAX = 100.0
 PENALTY_MAX = 100.0
@@ -45,7 +46,9 @@ GREEDY = Sampling()
 
 def validate(sampling: Sampling, vocab_size: int) -> None:
     """Raises BadRequest, naming the field, its value and its range, where a rule is out of range."""
-    _between("temperature", sampling.temperature, 0.0, TEMPERATURE_MAX)
+    if sampling.temperature != 0.0:
+        low, high = TEMPERATURE_MIN, TEMPERATURE_MAX
+        _between("temperature", sampling.temperature, low, high, f"0 (greedy), or {low:g} to {high:g}")
     _between("min_p", sampling.min_p, 0.0, math.nextafter(1.0, 0.0), "[0, 1)")
     _between("presence_penalty", sampling.presence_penalty, -PENALTY_MAX, PENALTY_MAX)
     _between("frequency_penalty", sampling.frequency_penalty, -PENALTY_MAX, PENALTY_MAX)
