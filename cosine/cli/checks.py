@@ -49,14 +49,8 @@ def check_strategy(spec: MeshSpec) -> None:
     drafter of another name: every request without a strategy of its own would suffer. Drafters of one model count once,
     as replicas."""
     row = parse(spec.strategy)
-    check_demands(row, spec.verifiers, len(set(spec.drafters.values())))
-    if row.drafter and row.drafter not in {*spec.drafters, *spec.drafters.values()}:
-        names = ", ".join(spec.drafters) or "none"
-        raise BadRequest(
-            "UNKNOWN_DRAFTER",
-            f"strategy {row.name!r} takes drafter {row.drafter!r}; the mesh's drafters are {names}",
-            {"known": names},
-        )
+    names = {*spec.drafters, *spec.drafters.values()}
+    check_demands(row, spec.verifiers, len(set(spec.drafters.values())), names)
 
 
 def check_devices(spec: MeshSpec) -> None:

@@ -97,6 +97,13 @@ class VerifierDown:
 
 
 @dataclass(frozen=True, slots=True)
+class SchedulersChanged:
+    """So many schedulers, this one included, now share the verifiers: each has its part of their sessions."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class FusionUp:
     """Fusion can be used; it knows no session."""
 
@@ -180,6 +187,7 @@ Event = (
     | GatewayDown
     | VerifierUp
     | VerifierDown
+    | SchedulersChanged
     | FusionUp
     | FusionDown
     | DraftersChanged

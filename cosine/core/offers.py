@@ -7,6 +7,7 @@ what it must between plans.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from cosine.core import speculation
 from cosine.core.feedback import Feedback
@@ -17,6 +18,34 @@ from cosine.core.pace import Pace
 from cosine.core.plan import Cooperation
 from cosine.core.strategy import Length, Strategy
 
+CHALLENGE_PLANS = 4
+
+
+@dataclass(slots=True)
+class Champion:
+    """What won the last time that about as many requests drafted together: what pays changes slowly, and looking for
+    something better takes time. So only depths near its own are looked at, and every `CHALLENGE_PLANS`th time all of
+    it, and of one challenger, in turn."""
+
+    way: tuple[int, int] = (0, 0)
+    depth: int = 0
+    turn: int = 0
+
+    def among(self, ways: Sequence[tuple[int, int]], depth_max: int) -> list[tuple[tuple[int, int], range]]:
+        """The ways to look at, each with its depths; all where the champion is not among them."""
+        whole = range(1, depth_max + 1)
+        if self.way not in ways:
+            return [(way, whole) for way in ways]
+        self.turn += 1
+        turn, rest = divmod(self.turn, CHALLENGE_PLANS)
+        if rest:
+            return [(self.way, range(max(1, self.depth - 1), min(depth_max, self.depth + 1) + 1))]
+        return [(way, whole) for way in ways if way in (self.way, ways[turn % len(ways)])]
+
+    def won(self, offer: Offer) -> None:
+        """An offer was the best of them."""
+        self.way, self.depth = (offer.drafter_count, offer.beam), max(offer.depths, default=0)
+
 
 class Offers:
     """Offers for the requests of one scheduler."""
@@ -25,9 +54,8 @@ class Offers:
         self.feedback = Feedback()
         self._pace = pace
         self._trials = speculation.Trials()
-        self._trends: dict[str, Trend] = {}
-        self._champion = (0, 0)
-        self._turn = 0
+        self._trends: dict[tuple[str, int], Trend] = {}
+        self._champions: dict[int, Champion] = {}
 
     def make(self, wanting: Sequence[Live], drafter_count: int, verifier_count: int, rows_max: int) -> Offer:
         """An offer for requests of one strategy that draft together."""
@@ -37,8 +65,9 @@ class Offers:
             rates = [live.hit_rate.value for live in wanting]
             kilotokens = sum(len(live.tokens) for live in wanting) / 1000
             limited = self.feedback.limit(full)
-            offer = best_offer(limited, self._pace, rates, drafter_count, rows_max, kilotokens, self._champions)
-            self._champion = (offer.drafter_count, offer.beam)
+            champion = self._champions.setdefault(len(rates).bit_length(), Champion())
+            offer = best_offer(limited, self._pace, rates, drafter_count, rows_max, kilotokens, champion.among)
+            champion.won(offer)
             return self._trials.choose(offer)
         if strategy.length is Length.TREND:
             full = Shape(self._trend(strategy).length, full.drafter_count, full.beam, full.width, full.node_budget)
@@ -49,12 +78,6 @@ class Offers:
             depth = covered_depth(pace.verify.predict(1), step_ms, target_count, strategy.depth)
             full = Shape(depth, full.drafter_count, full.beam, full.width, full.node_budget)
         return fixed_offer(full, len(wanting))
-
-    def _champions(self, ways: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
-        """The way that won last time and one challenger, in turn: what pays changes slowly, and looking takes time."""
-        self._turn += 1
-        challenger = ways[self._turn % len(ways)] if ways else self._champion
-        return [way for way in ways if way in (self._champion, challenger)]
 
     def lookahead(self, strategy: Strategy) -> int:
         """Steps that drafters of a plan go on while the verdict is out. Those of an adaptive strategy do not where they
@@ -69,7 +92,12 @@ class Offers:
             self._trend(live.strategy).note(live.depth, verify_ms, token_count)
 
     def _trend(self, strategy: Strategy) -> Trend:
-        return self._trends.setdefault(strategy.name, Trend(strategy.depth, length=max(1, strategy.depth // 2)))
+        """What verdicts on drafts of a preset have taught, whatever knobs differ besides the bound on their length:
+        strategies are texts of clients, and could be any number."""
+        kind = strategy.name.partition(":")[0], strategy.depth
+        if kind not in self._trends:
+            self._trends[kind] = Trend(strategy.depth, length=max(1, strategy.depth // 2))
+        return self._trends[kind]
 
 
 def _shape(strategy: Strategy) -> Shape:

@@ -80,6 +80,15 @@ class Placement:
         """The model that a name, its own or that of a peer that serves it, stands for; "" where none does."""
         return name if name in self._pools else self._models.get(name, "")
 
+    @property
+    def request_count(self) -> int:
+        """Requests that draft here."""
+        return len(self._placed)
+
+    def join(self, request: str) -> None:
+        """A request will draft here."""
+        self._placed.setdefault(request, {})
+
     def assign(self, request: str, model: str) -> str:
         """The peer that serves `model` for a request. Raises KeyError where the model is not among `models`."""
         pool = self._pools[model]

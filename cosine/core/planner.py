@@ -20,10 +20,12 @@ from cosine.core.plan import Cooperation, DraftedTree, DraftPlan
 from cosine.core.seat import Seat
 from cosine.core.strategy import Choice
 from cosine.core.timing import DraftModel, Load
+from cosine.core.tree import depths
 
 LATE_FACTOR = 8.0
 PATIENCE = 2.0
 PROPOSER_BITS = 64
+NAMES_MAX = 256
 CROWDING = 2.0  # times its even share that a drafter takes under a bandit
 
 Asked = tuple[tuple[str, ...], int, int]  # drafters, steps, tokens they have not read
@@ -31,8 +33,9 @@ Asked = tuple[tuple[str, ...], int, int]  # drafters, steps, tokens they have no
 
 @dataclass(slots=True)
 class Drafting:
-    """A plan under way: who drafts, since when, how much, and how long that should take. In a fresh one drafters read
-    a whole context first, so its time says nothing."""
+    """A plan under way: who drafts, since when, how much, and how long that should take. `run` are the steps that
+    sessions whose trees have come really took. In a fresh plan drafters read a whole context first, so its time says
+    nothing."""
 
     group: list[Live]
     sent_at: float
@@ -41,14 +44,15 @@ class Drafting:
     beam: int
     predicted_ms: float
     fresh: bool
+    pass_count: float = 0.0
     spent_ms: float = 0.0
-    kept: dict[str, int] = field(default_factory=dict)
+    run: dict[str, int] = field(default_factory=dict)
 
     def load(self) -> Load:
-        """What the drafters had to do: all that was asked, less the steps whose tokens were there already."""
+        """What the drafters had to do: what they did where that is known, else all that was asked."""
         sessions = []
         for session_id, (drafters, depth, unread_count) in self.asked.items():
-            steps = max(0, depth - self.kept.get(session_id, 0))
+            steps = self.run.get(session_id, depth)
             sessions.append((drafters, steps, self.beam * steps + unread_count if steps else 0))
         return draft_load(sessions, self.fusion_interval)
 
@@ -65,6 +69,7 @@ class Planner:
         self._under_way: dict[int, Drafting] = {}
         self._wanting: list[Live] = []
         self.drafters_seen = 0
+        self.names_seen: dict[str, None] = {}
 
     def fusion_up(self, fusion: str) -> None:
         """A fusion came; it will say whom it can plan with."""
@@ -81,6 +86,15 @@ class Planner:
         self._pace.drafters = {facts.peer_id: facts.processor for facts in known}
         self.fusions[fusion].drafters_changed(drafters)
         self.drafters_seen = max(self.drafters_seen, len(self.fusions[fusion].models))
+        self._note_names(drafters)
+
+    def _note_names(self, drafters: Sequence[DrafterFacts]) -> None:
+        """Remembers what drafters may be called by, the last to be seen of very many."""
+        for name in (name for facts in drafters for name in (facts.peer_id, facts.model_id) if name):
+            self.names_seen.pop(name, None)
+            self.names_seen[name] = None
+        for name in list(self.names_seen)[:-NAMES_MAX]:
+            del self.names_seen[name]
 
     def forget(self, live: Live) -> None:
         """A request is over, or drafts elsewhere from now on."""
@@ -99,6 +113,7 @@ class Planner:
         if live.fusion != fusion:
             self.forget(live)
             live.fusion, live.planned = fusion, 0
+            self.fusions[fusion].join(live.session_id)
         self._wanting.append(live)
         return left
 
@@ -120,12 +135,15 @@ class Planner:
         return groups
 
     def fusion_for(self, live: Live) -> str:
-        """The fusion that drafts for a request next: its own while that has drafters, else any that has, else ""."""
+        """The fusion that drafts for a request next: its own while that has drafters, else of those that have the one
+        with the fewest requests, else ""."""
         strategy = live.strategy
         if strategy.choice is Choice.NONE or live.left <= 1:
             return ""
         able = [name for name, placement in self.fusions.items() if placement.models]
-        return live.fusion if live.fusion in able else next(iter(able), "")
+        if live.fusion in able:
+            return live.fusion
+        return min(able, key=lambda name: self.fusions[name].request_count, default="")
 
     def plan(
         self, fusion: str, wanting: Sequence[Live], round_id: int, now: float, verifier_count: int
@@ -152,7 +170,7 @@ class Planner:
         for live in group:
             live.read_first = live.planned == 0
             live.round_id, live.planned = round_id, len(live.sequence)
-        drafting = Drafting(group, now, asked, interval, offer.beam, 0.0, fresh)
+        drafting = Drafting(group, now, asked, interval, offer.beam, 0.0, fresh, offer.pass_count)
         drafting.predicted_ms = self._pace.drafting_ms(drafting.load())
         self._under_way[round_id] = drafting
         return DraftPlan(
@@ -177,7 +195,8 @@ class Planner:
         drafting = self._under_way.get(live.round_id)
         if drafting is not None:
             drafting.spent_ms = max(drafting.spent_ms, drafted.forward_us / 1000)
-            drafting.kept[live.session_id] = drafted.kept_depth
+            deepest = max(depths(drafted.tree), default=0)
+            drafting.run[live.session_id] = max(1, deepest - drafted.kept_depth) if drafted.exchange_count else 0
         if live.strategy.lookahead:
             self._pace.note_head_start(drafted.kept_depth)
 
@@ -185,8 +204,9 @@ class Planner:
         """All trees of a plan have come: learn how long that takes."""
         drafting = self._under_way.get(round_id)
         if drafting is not None and not drafting.fresh:
-            took_ms = (now - drafting.sent_at) * 1000
-            self._pace.drafting.note(drafting.load(), took_ms, drafting.spent_ms)
+            took_ms, load = (now - drafting.sent_at) * 1000, drafting.load()
+            self._pace.drafting.note(load, took_ms, drafting.spent_ms)
+            self._pace.note_passes(drafting.pass_count, load.pass_count)
 
     def end(self, round_id: int) -> list[Live]:
         """Forgets a plan, done or late; its requests."""
@@ -199,9 +219,10 @@ class Planner:
         Waiting pays while drafts are due sooner than the fixed part of a forward pass takes: what is verified together
         pays that part once. A draft that is late by as much as it was predicted to take is waited for no longer.
         """
-        if any(live.stream is not None for live in seat.ready.values()):
+        waiting = seat.waiting
+        if any(live.stream is not None for live in waiting):
             return None
-        first = next(iter(seat.ready.values()))
+        first = waiting[0]
         for drafting in self._under_way.values():
             due = (live for live in drafting.group if live.verifier == seat.peer_id and live.stream is None)
             if any(seat.together(first, live) for live in due):

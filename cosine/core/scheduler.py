@@ -14,19 +14,19 @@ from functools import partial
 from typing import Any
 
 from cosine.core import events as ev
-from cosine.core import routing
 from cosine.core.alarms import Alarms
 from cosine.core.config import SchedulerConfig
-from cosine.core.errors import BadRequest, Expired, MeshError, Unavailable
-from cosine.core.knowledge import Knowledge
+from cosine.core.errors import BadRequest, Cancelled, Expired, MeshError, Unavailable
 from cosine.core.live import Live, Phase
-from cosine.core.pace import HitRate, Pace
+from cosine.core.pace import Pace
 from cosine.core.planner import Planner, traceparent
+from cosine.core.requests import Requests
+from cosine.core.rounds import Rounds
 from cosine.core.seat import Seat
 from cosine.core.seats import Seats
-from cosine.core.strategy import check_demands, parse
+from cosine.core.strategy import Strategy, check_demands, parse
 from cosine.core.streaming import Streams, is_streamed
-from cosine.core.tree import EMPTY, TokenTree
+from cosine.core.tree import EMPTY
 
 
 class Scheduler:
@@ -36,12 +36,12 @@ class Scheduler:
         self.config = config
         self.pace = Pace()
         self.stale_count = 0
-        self.knowledge = Knowledge(config.session_prefix)
-        self._live: dict[str, Live] = {}
-        self._by_request: dict[str, Live] = {}
+        self._requests = Requests(config, self.pace)
+        self.knowledge = self._requests.knowledge
         self._seatless: OrderedDict[str, Live] = OrderedDict()
         self._planner = Planner(config, self.pace)
         self._seats = Seats(config, self.pace, self._planner)
+        self._rounds = Rounds(self, self._planner, self.pace)
         self._streams = Streams(self)
         self._alarms = Alarms()
         self._next_id = 1
@@ -52,6 +52,7 @@ class Scheduler:
             ev.GatewayDown: self._gateway_down,
             ev.VerifierUp: self._verifier_up,
             ev.VerifierDown: self._verifier_down,
+            ev.SchedulersChanged: self._schedulers_changed,
             ev.FusionUp: self._fusion_up,
             ev.FusionDown: self._fusion_down,
             ev.DraftersChanged: self._drafters_changed,
@@ -65,11 +66,11 @@ class Scheduler:
     @property
     def room(self) -> int:
         """How many further requests may be taken from the queue."""
-        return max(0, self.config.live_max - len(self._live))
+        return max(0, self._seats.held_max - len(self._requests))
 
     @property
     def live_count(self) -> int:
-        return len(self._live)
+        return len(self._requests)
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Command]:
         """Takes one event; returns what must now be done, in order."""
@@ -90,49 +91,44 @@ class Scheduler:
 
     def _request_came(self, event: ev.RequestCame, now: float) -> None:
         admission = event.admission
-        older = self._by_request.get(admission.request_id)
-        if older is not None:
-            if older.admission.attempt >= admission.attempt:
-                return
-            self._forget(older)
+        older = self._requests.named(admission.request_id)
+        if older is not None and older.admission.attempt >= admission.attempt:
+            return
         try:
-            live = self._admitted(admission, now)
+            strategy = self._strategy_of(admission)
         except BadRequest as error:
             self._out.append(ev.Progress(admission.gateway, admission.request_id, admission.attempt, 0, error=error))
             return
-        self._live[live.session_id] = live
-        self._by_request[admission.request_id] = live
+        if older is not None:
+            message = "a later request came under the same id; give each request its own id, or resume the later one"
+            self._fail(older, Cancelled("TAKEN_OVER", message))
+        live = self._requests.enter(admission, strategy, self._new_id(), now)
         self._progress(live)
         if live.finish_reason():
             self._progress(live, finish=live.finish_reason(), figures=live.figures)
             self._forget(live)
             return
         if admission.deadline:
-            self._alarms.set(admission.deadline, partial(self._request_late, live))
+            self._alarms.set(admission.deadline, partial(self._request_late, live.session_id), live.session_id)
         self._unseat(live, now)
 
-    def _admitted(self, admission: ev.Admission, now: float) -> Live:
-        """A new request. Raises BadRequest where its strategy cannot be had."""
+    def _strategy_of(self, admission: ev.Admission) -> Strategy:
+        """What a request asks for. Raises BadRequest where it cannot be had."""
         strategy = parse(admission.strategy, self.config.default_strategy)
         if len(admission.token_ids) == admission.prompt_length:  # what has begun goes on with whoever is left
-            check_demands(strategy, self._seats.seen_count or None, self._planner.drafters_seen or None)
-        priors = self.knowledge.priors(admission.token_ids[: admission.prompt_length]) if strategy.priors else None
-        session_id = f"{self.config.session_prefix}-{self._new_id()}"
-        route = routing.Route(priors or routing.SharedScores())
-        live = Live(admission, session_id, strategy, route, [*admission.token_ids], now)
-        live.priors = priors
-        live.hit_rate = HitRate(priors.hit_rate if priors else self.pace.hit_rate)
-        live.figures.strategy = strategy.name
-        return live
+            drafters_seen = self._planner.drafters_seen or None
+            check_demands(strategy, self._seats.seen_count or None, drafters_seen, self._planner.names_seen or None)
+        return strategy
 
     def _request_left(self, event: ev.RequestLeft, _now: float) -> None:
-        live = self._by_request.get(event.request_id)
+        live = self._requests.named(event.request_id)
         if live is not None and live.admission.attempt == event.attempt:
             self._forget(live)
 
     def _gateway_down(self, event: ev.GatewayDown, _now: float) -> None:
-        for live in [live for live in self._live.values() if live.admission.gateway == event.gateway]:
-            self._forget(live)
+        for live in self._requests:
+            if live.admission.gateway == event.gateway:
+                self._forget(live)
 
     def _fail(self, live: Live, error: MeshError) -> None:
         self._progress(live, figures=live.figures, error=error)
@@ -143,9 +139,8 @@ class Scheduler:
 
     def _forget(self, live: Live) -> None:
         """Drops a request and frees what workers hold for it; answers still under way find nobody."""
-        self._live.pop(live.session_id, None)
-        if self._by_request.get(live.admission.request_id) is live:
-            del self._by_request[live.admission.request_id]
+        self._requests.leave(live)
+        self._alarms.forget(live.session_id)
         self._seatless.pop(live.session_id, None)
         if live.stream is not None:
             self._streams.end(live)
@@ -164,7 +159,7 @@ class Scheduler:
     def _verifier_down(self, event: ev.VerifierDown, now: float) -> None:
         if not self._seats.down(event.peer_id):
             return
-        for live in list(self._live.values()):
+        for live in self._requests:
             if live.stream is not None:
                 if event.peer_id in live.stream.peer_ids and not self._streams.lose(live, event.peer_id):
                     self.undraft(live)
@@ -175,10 +170,15 @@ class Scheduler:
                 if live.phase is not Phase.DRAFTING and not self._planner.wanted_by(live):
                     self._unseat(live, now)
 
+    def _schedulers_changed(self, event: ev.SchedulersChanged, _now: float) -> None:
+        self._seats.share(event.count)
+
     def _unseat(self, live: Live, now: float) -> None:
         live.phase, live.since = Phase.SEATLESS, now
         self._seatless[live.session_id] = live
-        self._alarms.set(now + self.config.verifier_wait_s, partial(self._request_late, live))
+        self._alarms.set(
+            now + self.config.verifier_wait_s, partial(self._request_late, live.session_id), live.session_id
+        )
 
     def _fusion_up(self, event: ev.FusionUp, now: float) -> None:
         self._fusion_down(ev.FusionDown(event.peer_id), now)
@@ -186,14 +186,14 @@ class Scheduler:
 
     def _fusion_down(self, event: ev.FusionDown, now: float) -> None:
         self._planner.fusions.pop(event.peer_id, None)
-        for live in list(self._live.values()):
+        for live in self._requests:
             if live.fusion == event.peer_id:
                 live.fusion, live.planned = "", 0
                 if live.stream is not None:
                     self.undraft(live)
                     self._streams.drafted(live, None)
                 elif live.phase is Phase.DRAFTING:
-                    self._drafted(live, EMPTY, now)
+                    self._rounds.drafted(live, EMPTY, now)
 
     def _drafters_changed(self, event: ev.DraftersChanged, _now: float) -> None:
         if event.fusion in self._planner.fusions:
@@ -213,9 +213,10 @@ class Scheduler:
                 self._streams.pump(live)
                 continue
             free[0].take_place(live)
-            self._ready(live, now)
+            self.ready(live, now)
 
-    def _ready(self, live: Live, now: float) -> None:
+    def ready(self, live: Live, now: float) -> None:
+        """The request waits for its verifier's next batch."""
         seat = self.seats.get(live.verifier)
         if seat is None:
             self._unseat(live, now)
@@ -232,7 +233,8 @@ class Scheduler:
             if isinstance(batch, float):
                 self._alarms.set(batch, _look_again)
                 continue
-            self._alarms.set(now + self.config.batch_deadline_s, partial(self._batch_late, batch.batch_id))
+            late = partial(self._batch_late, batch.batch_id)
+            self._alarms.set(now + self.config.batch_deadline_s, late, batch.batch_id)
             trace = traceparent(batch.members.values())
             self._out.append(ev.SendBatch(batch.peer_id, batch.batch_id, tuple(batch.items), trace))
 
@@ -243,52 +245,36 @@ class Scheduler:
             return
         batch = seat.batches[event.batch_id]
         live = batch.members.get(event.verdict.session_id)
-        if live is None or self._live.get(live.session_id) is not live:
+        if live is None or live not in self._requests:
             return
-        if live.stream is not None and live.session_id in batch.stretches:
-            if event.verdict.refused:
-                self._fail(live, BadRequest("VERIFIER_REFUSED", event.verdict.refused))
-            else:
-                self._streams.judged(live, batch, event.verdict, event.forward_us, now)
-        elif self._awaits_verdict(live):
-            self._judged(live, event.verdict, batch.trees[live.session_id], event.forward_us, now)
+        streamed = live.stream is not None and live.session_id in batch.stretches
+        if not streamed and not self._awaits_verdict(live):
+            return
+        if event.verdict.refused:
+            self._fail(live, BadRequest("VERIFIER_REFUSED", event.verdict.refused))
+        elif streamed:
+            self._streams.judged(live, batch, event.verdict, event.forward_us, now)
+        else:
+            self._rounds.judged(live, event.verdict, batch.trees[live.session_id], event.forward_us, now)
 
     def _batch_done(self, event: ev.BatchDone, now: float) -> None:
         seat = self._seats.of(event.batch_id)
         if seat is None:
             self.stale_count += 1
             return
+        self._alarms.forget(event.batch_id)
         batch, took_s = seat.end(event.batch_id, now)
         if not batch.cancelled:
             self._seats.learn(batch, took_s * 1000)
         for session_id, live in batch.members.items():
-            if live.stream is not None and session_id in batch.stretches and session_id in self._live:
+            if live.stream is not None and session_id in batch.stretches and live in self._requests:
                 self._streams.left_out(live, batch)
             elif self._awaits_verdict(live):
-                self._ready(live, now)
+                self.ready(live, now)
 
     def _awaits_verdict(self, live: Live) -> bool:
         """False once it has been judged, or is gone: a verdict counts once."""
-        return self._live.get(live.session_id) is live and live.phase is Phase.VERIFYING
-
-    def _judged(self, live: Live, verdict: ev.SessionVerdict, tree: TokenTree, forward_us: int, now: float) -> None:
-        if verdict.refused:
-            self._fail(live, BadRequest("VERIFIER_REFUSED", verdict.refused))
-            return
-        was_round = live.started
-        live.cached = 0 if verdict.missed else verdict.cached_length
-        if not verdict.token_ids:
-            self._ready(live, now)
-            return
-        round_ms = (now - live.round_start) * 1000 if was_round else 0.0
-        if was_round:
-            live.learn(verdict, tree, self.pace, round_ms)
-            self._planner.offers.note_verdict(live, forward_us / 1000, len(verdict.token_ids))
-        live.note_round(verdict.nodes, len(tree), live.draft_ms * 1000, forward_us, round_ms)
-        live.tree, live.draft_ms = EMPTY, 0.0
-        if self.commit(live, verdict.token_ids, verdict.logprobs):
-            live.cached = min(live.cached, len(live.tokens) - 1)
-            self._next_round(live, now)
+        return live in self._requests and live.phase is Phase.VERIFYING
 
     def commit(self, live: Live, token_ids: Sequence[int], logprobs: Sequence[ev.TokenLogprob]) -> bool:
         """Appends the target's tokens and tells the gateway; False where the request has ended with them."""
@@ -300,13 +286,6 @@ class Scheduler:
         return not finish
 
     # -- drafting
-
-    def _next_round(self, live: Live, now: float) -> None:
-        live.round_start = now
-        if self.draft(live):
-            live.phase = Phase.DRAFTING
-        else:
-            self._ready(live, now)
 
     def draft(self, live: Live) -> bool:
         """Asks for a plan for the request; False where nobody can draft for it."""
@@ -332,14 +311,14 @@ class Scheduler:
                 if live.stream is not None:
                     self._streams.drafted(live, None)
                 else:
-                    self._ready(live, now)
+                    self.ready(live, now)
             if plan is not None:
                 late_s = (plan.deadline_ms + self.config.deadline_grace) / 1000
-                self._alarms.set(now + late_s, partial(self._round_late, plan.round_id))
+                self._alarms.set(now + late_s, partial(self._round_late, plan.round_id), plan.round_id)
                 self._out.append(ev.SendPlan(fusion, plan))
 
     def _tree_came(self, event: ev.TreeCame, now: float) -> None:
-        live, drafted = self._live.get(event.tree.session_id), event.tree
+        live, drafted = self._requests.session(event.tree.session_id), event.tree
         drafting = live is not None and live.phase in (Phase.DRAFTING, Phase.STREAMING)
         if live is None or not drafting or live.round_id != event.round_id:
             self.stale_count += 1
@@ -348,18 +327,13 @@ class Scheduler:
         if live.stream is not None:
             self._streams.drafted(live, drafted)
         else:
-            self._drafted(live, drafted.tree if drafted.base_length == len(live.tokens) else EMPTY, now)
+            self._rounds.drafted(live, drafted.tree if drafted.base_length == len(live.tokens) else EMPTY, now)
 
     def _plan_done(self, event: ev.PlanDone, now: float) -> None:
         """Whoever got no tree although the plan is done is verified without."""
+        self._alarms.forget(event.round_id)
         self._planner.note_done(event.round_id, now)
         self._round_late(event.round_id, now)
-
-    def _drafted(self, live: Live, tree: TokenTree, now: float) -> None:
-        self._planner.unwant(live)
-        live.tree = tree
-        live.draft_ms = (now - live.round_start) * 1000
-        self._ready(live, now)
 
     def _tick(self, _event: ev.Tick, now: float) -> None:
         for call in self._alarms.due(now):
@@ -367,12 +341,12 @@ class Scheduler:
 
     def _round_late(self, round_id: int, now: float) -> None:
         for live in self._planner.end(round_id):
-            if live.round_id != round_id or live.session_id not in self._live:
+            if live.round_id != round_id or live not in self._requests:
                 continue
             if live.stream is not None:
                 self._streams.drafted(live, None)
             elif live.phase is Phase.DRAFTING:
-                self._drafted(live, EMPTY, now)
+                self._rounds.drafted(live, EMPTY, now)
 
     def _batch_late(self, batch_id: int, now: float) -> None:
         """A verifier that stands still without dying is given up like one that has died; it may come back."""
@@ -381,8 +355,9 @@ class Scheduler:
             self._out.append(ev.ResetPeer(seat.peer_id))
             self._verifier_down(ev.VerifierDown(seat.peer_id), now)
 
-    def _request_late(self, live: Live, now: float) -> None:
-        if self._live.get(live.session_id) is not live:
+    def _request_late(self, session_id: str, now: float) -> None:
+        live = self._requests.session(session_id)
+        if live is None:
             return
         deadline = live.admission.deadline
         if deadline and now >= deadline:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 
 from cosine.core import events as ev
 from cosine.core import speculation
@@ -61,16 +62,18 @@ class Batch:
 
 @dataclass(slots=True, eq=False)
 class Seat:
-    """One verifier. `sessions` are all that sit here, `ready` those that wait, `batches` what it has been sent and not
-    answered, oldest first. `free_at` is when it answered last. Requests take `turns` turns, see `cosine.core.turns`."""
+    """One verifier, which `sharing_count` schedulers use. `sessions` are all that sit here, in the order they sat down,
+    `ready` those that wait, `batches` what it has been sent and not answered, oldest first. `free_at` is when it
+    answered last. Requests take `turns` turns, see `cosine.core.turns`."""
 
     facts: ev.VerifierFacts
-    sessions: set[str] = field(default_factory=set)
+    sessions: dict[str, Live] = field(default_factory=dict)
     ready: OrderedDict[str, Live] = field(default_factory=OrderedDict)
     batches: OrderedDict[int, Batch] = field(default_factory=OrderedDict)
     free_at: float = 0.0
     turn: int = 0
     turns: int = 1
+    sharing_count: int = 1
 
     @property
     def may_send(self) -> bool:
@@ -78,13 +81,27 @@ class Seat:
         are one request's. Those of several go together when the pass is over: behind one another each would get every
         second pass."""
         if not self.batches:
-            return bool(self.ready)
+            return bool(self.waiting)
         batches_max = BATCHES_MAX if len(self.sessions) == 1 else 1
-        return len(self.batches) < batches_max and any(live.stream is not None for live in self.ready.values())
+        return len(self.batches) < batches_max and any(live.stream is not None for live in self.waiting)
 
     @property
     def has_room(self) -> bool:
-        return len(self.sessions) < self.facts.sessions_max
+        return len(self.sessions) < self.share
+
+    @property
+    def share(self) -> int:
+        """How many sessions may be in the verifier's cache: its room is divided evenly."""
+        return max(1, self.facts.sessions_max // self.sharing_count)
+
+    @property
+    def waiting(self) -> list[Live]:
+        """Who may go into a batch. Where the share has become smaller than what sits here, the last to come wait until
+        others have left: the cache must do for all."""
+        if len(self.sessions) <= self.share:
+            return list(self.ready.values())
+        late = set(list(self.sessions)[self.share :])
+        return [live for session_id, live in self.ready.items() if session_id not in late]
 
     @property
     def peer_id(self) -> str:
@@ -92,13 +109,13 @@ class Seat:
 
     def take_place(self, live: Live) -> None:
         """A request sits down."""
-        self.sessions.add(live.session_id)
+        self.sessions[live.session_id] = live
         live.verifier, live.turn = self.peer_id, self.turn
         self.turn += 1
 
     def take_turns(self, pace: Pace) -> None:
         """Settles how many turns those that wait should take."""
-        waiting = [live for live in self.ready.values() if live.strategy.groups > 1]
+        waiting = [live for live in self.waiting if live.strategy.groups > 1]
         self.turns = 1
         if waiting:
             rows = 1.0 + sum(len(live.tree) for live in waiting) / len(waiting)
@@ -116,9 +133,12 @@ class Seat:
         """Takes who waits, in order and within bounds, into a new batch. Behind a batch under way only stretches of
         streamed requests go; None where there is nothing to send."""
         batch = Batch(batch_id, self.peer_id, now)
-        rows = self._take_stretches(batch, bounds)
-        if not self.batches:
-            self._take_rounds(batch, bounds, pace, rows)
+        rounds_first = self._rounds_press(bounds)
+        if rounds_first:
+            self._take_rounds(batch, bounds, pace)
+        self._take_stretches(batch, bounds)
+        if not rounds_first and not self.batches:
+            self._take_rounds(batch, bounds, pace)
         if not batch.members:
             return None
         self._measure(batch, now)
@@ -152,18 +172,29 @@ class Seat:
         self.free_at = now
         return batch, took_s
 
-    def _take_stretches(self, batch: Batch, bounds: SchedulerConfig) -> int:
-        rows = 0
-        for session_id, live in list(self.ready.items()):
-            if live.stream is None:
-                continue
+    def _rounds_press(self, bounds: SchedulerConfig) -> bool:
+        """True where a request that takes rounds is more urgent than all streamed ones."""
+        waiting = self.waiting
+        streamed = [_urgency(live, bounds) for live in waiting if live.stream is not None]
+        if self.batches or not streamed or len(streamed) == len(waiting):
+            return False
+        return max(_urgency(live, bounds) for live in waiting if live.stream is None) > max(streamed)
+
+    def _take_stretches(self, batch: Batch, bounds: SchedulerConfig) -> None:
+        rows, full = batch.row_count, False
+        for live in _by_urgency([live for live in self.waiting if live.stream is not None], bounds):
+            assert live.stream is not None
+            session_id = live.session_id
             if not live.stream.may_send(self.peer_id, len(live.tokens)):
                 del self.ready[session_id]
                 continue
             need = live.stretch_need(self.peer_id, bounds.prefill_chunk)
-            if batch.members and rows + need >= bounds.batch_rows_max:
-                break
+            full = full or bool(batch.members and rows + need >= bounds.batch_rows_max)
+            if full:
+                live.passed_over += 1
+                continue
             del self.ready[session_id]
+            live.passed_over = 0
             count_max = min(self.facts.tree_nodes_max, max(0, bounds.batch_rows_max - rows - need))
             item, stretch = live.stretch_item(self.peer_id, bounds.prefill_chunk, count_max)
             batch.members[session_id] = live
@@ -172,10 +203,9 @@ class Seat:
             if stretch is not None:
                 stretch.batch_id = batch.batch_id
             rows += len(item.token_ids) + len(item.tree)
-        return rows
 
-    def _take_rounds(self, batch: Batch, bounds: SchedulerConfig, pace: Pace, rows: int) -> None:
-        taken, rows = self._take(bounds, pace, batch.sent_at, rows)
+    def _take_rounds(self, batch: Batch, bounds: SchedulerConfig, pace: Pace) -> None:
+        taken, rows = self._take(batch, bounds, pace)
         trees = self._affordable(taken, bounds.batch_rows_max - rows, pace)
         for live, tree in zip(taken, trees, strict=True):
             del self.ready[live.session_id]
@@ -184,11 +214,12 @@ class Seat:
             batch.trees[live.session_id] = tree
             batch.items.append(live.batch_item(tree, bounds.prefill_chunk))
 
-    def _take(self, bounds: SchedulerConfig, pace: Pace, now: float, rows: int) -> tuple[list[Live], int]:
-        """Requests of the next batch, and the rows they need whatever is spent on adaptive trees."""
-        waiting = [live for live in self.ready.values() if live.stream is None]
+    def _take(self, batch: Batch, bounds: SchedulerConfig, pace: Pace) -> tuple[list[Live], int]:
+        """Requests that should join a batch, and the rows it then needs whatever is spent on adaptive trees."""
+        rows = batch.row_count
+        waiting = [live for live in self.waiting if live.stream is None]
         taken: list[Live] = []
-        for live in self._chosen(waiting, bounds, pace, now):
+        for live in self._chosen(waiting, bounds, pace, batch.sent_at):
             if taken and not self.together(taken[0], live):
                 continue
             need = _need(live, bounds)
@@ -197,7 +228,9 @@ class Seat:
             taken.append(live)
             rows += need
         for live in waiting:
-            live.passed_over = 0 if live in taken else live.passed_over + 1
+            live.passed_over += 1
+        for live in taken:
+            live.passed_over = 0
         return taken, rows
 
     def _chosen(self, waiting: list[Live], bounds: SchedulerConfig, pace: Pace, now: float) -> list[Live]:
@@ -205,20 +238,22 @@ class Seat:
         together with the others, so that nobody waits for ever."""
         ways = {live.strategy.batching for live in waiting}
         if ways <= {Batching.CONTINUOUS} or len(waiting) == 1:
-            return waiting
-        optimised, rows = Batching.OPTIMISED in ways, sum(_rows(live, bounds) for live in waiting)
+            return _by_urgency(waiting, bounds)
+        optimised, needs = Batching.OPTIMISED in ways, [_rows(live, bounds) for live in waiting]
+        rows = sum(needs)
         times = _pass_times(pace, padded=not optimised)
-        beyond_ms = times.verify_ms(len(waiting), max(live.cached for live in waiting), rows) - times.base_ms
+        longest = max([live.cached for live in waiting])
+        beyond_ms = times.verify_ms(len(waiting), longest, rows) - times.base_ms
         if rows <= bounds.batch_rows_max and beyond_ms <= (ALL_GO if optimised else ONE_PASS) * times.base_ms:
-            return sorted(waiting, key=lambda live: -live.admission.priority)
+            return _by_urgency(waiting, bounds)
         if optimised:
             caps = Caps(bounds.batch_rows_max, bounds.batch_tokens_max, bounds.batch_ms_max, bounds.passed_over_max)
-            chosen = choose([_candidate(live, bounds, now) for live in waiting], times, caps)
+            chosen = choose(list(map(_candidate, waiting, needs, repeat(now))), times, caps)
             return [waiting[index] for index in chosen]
-        waiting = sorted(waiting, key=lambda live: -live.admission.priority)
-        groups = decompose([_candidate(live, bounds, now) for live in waiting], times)
-        overdue = (group for group in groups if any(waiting[i].passed_over >= bounds.passed_over_max for i in group))
-        return [waiting[index] for index in next(overdue, groups[0])]
+        waiting = _by_urgency(waiting, bounds)
+        groups = decompose([_candidate(live, _rows(live, bounds), now) for live in waiting], times)
+        urgencies = [_urgency(live, bounds) for live in waiting]
+        return [waiting[index] for index in max(groups, key=lambda group: urgencies[group[0]])]
 
     def _affordable(self, taken: Sequence[Live], rows_left: int, pace: Pace) -> list[TokenTree]:
         """Each request's tree within the verifier's bound; those of adaptive strategies as their `cut` says. Ways of
@@ -240,6 +275,17 @@ class Seat:
         return trees
 
 
+def _by_urgency(waiting: list[Live], bounds: SchedulerConfig) -> list[Live]:
+    """In order of service; of equal ones the first to come is the first to go."""
+    return sorted(waiting, key=lambda live: _urgency(live, bounds), reverse=True)
+
+
+def _urgency(live: Live, bounds: SchedulerConfig) -> tuple[int, int]:
+    """By priority; who has been passed over too often comes before all others, whatever theirs."""
+    overdue = live.passed_over >= bounds.passed_over_max
+    return (live.passed_over, 0) if overdue else (0, live.admission.priority)
+
+
 def _pass_times(pace: Pace, padded: bool) -> LineTimes:
     """A pass of the target as batches are composed for it. `padded` is SPIN's premise, that every cache is read to the
     length of the longest: there a ragged batch costs more than its parts."""
@@ -254,14 +300,16 @@ def _need(live: Live, bounds: SchedulerConfig) -> int:
 
 def _rows(live: Live, bounds: SchedulerConfig) -> int:
     """Rows a request is likely to add to a batch: an adaptive strategy's tree is cut once the batch is settled."""
-    return _need(live, bounds) + (min(len(live.tree), 2 * live.depth) if live.strategy.adaptive else 0)
+    context, nodes = len(live.tokens) - live.cached, len(live.tree.token_ids)
+    if nodes > 2 * live.depth and live.strategy.adaptive:
+        nodes = 2 * live.depth
+    return nodes + (context if context < bounds.prefill_chunk else bounds.prefill_chunk)
 
 
-def _candidate(live: Live, bounds: SchedulerConfig, now: float) -> Candidate:
+def _candidate(live: Live, rows: int, now: float) -> Candidate:
     """A request as the choice of a batch sees it. Reading a prompt counts as worth its rows, since it costs them
     whenever it is done."""
     admission = live.admission
     left_ms = (admission.deadline - now) * 1000 if admission.deadline else None
-    rows = _rows(live, bounds)
     expected = max(1.0, live.promised) if live.started else float(rows)
     return Candidate(live.cached, rows, expected, live.passed_over, admission.priority, left_ms)

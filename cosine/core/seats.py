@@ -18,6 +18,7 @@ class Seats:
     def __init__(self, bounds: SchedulerConfig, pace: Pace, planner: Planner) -> None:
         self.by_peer: dict[str, Seat] = {}
         self.seen_count = 0
+        self._sharing_count = 1
         self._bounds = bounds
         self._pace = pace
         self._planner = planner
@@ -29,7 +30,7 @@ class Seats:
         """A verifier came, with empty caches."""
         if facts.base_ms and not self.seen_count:
             self._pace.verify = LineModel.seeded(facts.base_ms, facts.row_ms)
-        self.by_peer[facts.peer_id] = Seat(facts)
+        self.by_peer[facts.peer_id] = Seat(facts, sharing_count=self._sharing_count)
         self._pace.verifiers[facts.peer_id] = facts.processor
         self.seen_count = max(self.seen_count, len(self.by_peer))
 
@@ -37,6 +38,20 @@ class Seats:
         """A verifier is gone; False where it was gone already."""
         self._pace.verifiers.pop(peer_id, None)
         return self.by_peer.pop(peer_id, None) is not None
+
+    def share(self, scheduler_count: int) -> None:
+        """So many schedulers use the verifiers, which know nothing of one another: each keeps to its share, or they
+        would drive one another's sessions out of the caches."""
+        self._sharing_count = max(1, scheduler_count)
+        for seat in self.by_peer.values():
+            seat.sharing_count = self._sharing_count
+
+    @property
+    def held_max(self) -> int:
+        """How many requests are worth holding: those without a place are left to other schedulers, if there are any."""
+        if self._sharing_count == 1 or not self.by_peer:
+            return self._bounds.live_max
+        return min(self._bounds.live_max, sum(seat.share for seat in self.by_peer.values()))
 
     def roomy(self) -> list[Seat]:
         """Verifiers that take another session, the least occupied first."""
@@ -52,7 +67,7 @@ class Seats:
         seat = self.by_peer.get(peer_id)
         if seat is not None:
             seat.ready.pop(session_id, None)
-            seat.sessions.discard(session_id)
+            seat.sessions.pop(session_id, None)
 
     def learn(self, batch: Batch, took_ms: float) -> None:
         """What a batch that has been answered says of the verifier's pace, and of how it and drafting keep up."""

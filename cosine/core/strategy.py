@@ -6,6 +6,7 @@ the name of a preset, followed where wanted by knobs that differ from it, as in 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import Any
@@ -237,12 +238,22 @@ def check(row: Strategy) -> None:
         raise BadRequest("KNOBS_CONTRADICT", f"strategy {row.name!r}: {problem}")
 
 
-def check_demands(row: Strategy, verifiers_seen: int | None, drafters_seen: int | None) -> None:
-    """Raises BadRequest where a strategy demands more peers than the mesh has had (None: nothing is known).
+def check_demands(
+    row: Strategy, verifiers_seen: int | None, drafters_seen: int | None, names_seen: Collection[str] | None = None
+) -> None:
+    """Raises BadRequest where a strategy demands more peers than the mesh has had, or a drafter by a name that none of
+    its models and peers has had (None: nothing is known).
 
-    A preset takes as many as there are; only what was asked for by number must be there. Peers that are merely away
-    count: losing them costs speed, not answers.
+    A preset takes as many as there are; only what was asked for by number or by name must be there. Peers that are
+    merely away count: losing them costs speed, not answers.
     """
+    if row.drafter and names_seen is not None and row.drafter not in names_seen:
+        known = ", ".join(sorted(names_seen)) or "none"
+        raise BadRequest(
+            "UNKNOWN_DRAFTER",
+            f"strategy {row.name!r} takes drafter {row.drafter!r}, which the mesh does not have; it has {known}",
+            {"field": "strategy", "value": row.name, "allowed": known},
+        )
     wanted = row.verifiers if "verifiers" in row.demanded else min(2, row.verifiers)
     if verifiers_seen is not None and verifiers_seen < wanted:
         raise _too_few(row, "verifiers", wanted, verifiers_seen)

@@ -59,7 +59,7 @@ class Streams:
         stream = Stream(strategy.runs, max(1, strategy.runs // strategy.verifiers), strategy.value_min)
         stream.peer_ids = [seat.peer_id for seat in chosen]
         for seat in chosen:
-            seat.sessions.add(live.session_id)
+            seat.sessions[live.session_id] = live
         live.stream, live.verifier, live.phase = stream, chosen[0].peer_id, Phase.STREAMING
 
     def pump(self, live: Live) -> None:
@@ -140,7 +140,7 @@ class Streams:
             seat = self._host.seats.get(peer_id)
             if seat is not None:
                 seat.ready.pop(live.session_id, None)
-                seat.sessions.discard(live.session_id)
+                seat.sessions.pop(live.session_id, None)
             if peer_id != live.verifier:
                 self._host.say(ev.CloseSession(peer_id, live.session_id))
 

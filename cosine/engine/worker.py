@@ -19,7 +19,3 @@ class Worker:
     async def run(self, call: Callable[[], Result]) -> Result:
         """The result of `call`, made on the thread; its exception is raised here."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
-
-    def close(self) -> None:
-        """Lets the thread end once it is idle."""
-        self._pool.shutdown(wait=False, cancel_futures=True)

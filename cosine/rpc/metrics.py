@@ -24,6 +24,8 @@ PACED_OVERRUNS = Gauge("cosine_paced_overruns", "Those that took longer than the
 FUSION_STALE = Counter("cosine_fusion_stale_messages", "Answers of drafters that nobody waited for any more.")
 FUSION_SESSIONS = Gauge("cosine_fusion_sessions", "Sessions that fusion remembers.")
 SCHEDULER_LIVE = Gauge("cosine_scheduler_live_requests", "Requests the scheduler holds.")
+SCHEDULER_KINDS = Gauge("cosine_scheduler_prompt_kinds", "Kinds of prompts that the scheduler tells apart.")
+SCHEDULER_STALE = Counter("cosine_scheduler_stale_answers", "Trees and verdicts that nobody waited for any more.")
 SCHEDULER_HANDLE_SECONDS = Histogram(
     "cosine_scheduler_handle_seconds", "Time of one event.", buckets=(1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3)
 )

@@ -6,6 +6,7 @@ from cosine.core import events as ev
 from cosine.core.plan import DraftedTree
 from cosine.rpc.convert import sampling_from_proto, sampling_to_proto, tree_from_proto, tree_to_proto
 from cosine.rpc.errors import to_failure
+from cosine.rpc.hello import Identity
 from cosine.v1 import fusion_pb2, scheduler_pb2, types_pb2, verifier_pb2
 
 FINISH = {
@@ -34,7 +35,23 @@ def admission_from_proto(message: scheduler_pb2.AdmittedRequest, clock_offset: f
     )
 
 
-def plan_to_proto(command: ev.SendPlan, traceparent: str) -> fusion_pb2.FuseRequest:
+def verifier_facts(peer: Identity, batch_rows_max: int) -> ev.VerifierFacts:
+    """A verifier as the core plans with it. A batch has at most `batch_rows_max` sessions; of a verifier that takes
+    fewer in one message, only so many places are used."""
+    bounds = peer.bounds
+    few = bounds.batch_max < batch_rows_max
+    return ev.VerifierFacts(
+        peer.peer_id,
+        max(1, min(bounds.sessions_max, bounds.batch_max)) if few else bounds.sessions_max,
+        bounds.tree_nodes_max,
+        bounds.tokens_max,
+        peer.base_ms or 0.0,
+        peer.row_ms or 0.0,
+        peer.processor,
+    )
+
+
+def plan_to_proto(command: ev.SendPlan, traceparent: str) -> fusion_pb2.DraftPlan:
     """A plan for fusion."""
     plan = command.plan
     items = [
@@ -52,18 +69,16 @@ def plan_to_proto(command: ev.SendPlan, traceparent: str) -> fusion_pb2.FuseRequ
         )
         for item in plan.items
     ]
-    return fusion_pb2.FuseRequest(
-        plan=fusion_pb2.DraftPlan(
-            round_id=plan.round_id,
-            cooperation=f"COOPERATION_{plan.cooperation.name}",
-            fusion_interval=plan.fusion_interval,
-            deadline_ms=int(plan.deadline_ms),
-            traceparent=traceparent,
-            items=items,
-            reading=f"READING_{plan.reading.name}",
-            lookahead=plan.lookahead,
-            raw_confidences=not plan.calibrated,
-        )
+    return fusion_pb2.DraftPlan(
+        round_id=plan.round_id,
+        cooperation=f"COOPERATION_{plan.cooperation.name}",
+        fusion_interval=plan.fusion_interval,
+        deadline_ms=int(plan.deadline_ms),
+        traceparent=traceparent,
+        items=items,
+        reading=f"READING_{plan.reading.name}",
+        lookahead=plan.lookahead,
+        raw_confidences=not plan.calibrated,
     )
 
 

@@ -73,3 +73,14 @@ def test_a_session_where_a_drafter_does_worse_than_usual_is_noticed_and_forgotte
     for _ in range(300):
         record.note(0.8, hit=True)
     assert record.factor == pytest.approx(1.25, abs=0.1)
+
+
+@given(CONFIDENCES, st.floats(0, 3))
+def test_an_estimator_says_what_estimates_say_times_a_factor_and_never_more_than_certain(
+    confidence: float, factor: float
+) -> None:
+    calibration = Calibration()
+    teach(calibration, 0.95, hits=7, of=10, times=3)
+    teach(calibration, 0.3, hits=9, of=10, times=3)
+    expected = min(1.0, factor * calibration.estimate(confidence))
+    assert calibration.estimator(factor)(confidence) == pytest.approx(expected)

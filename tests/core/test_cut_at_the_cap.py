@@ -66,7 +66,9 @@ class Watched(Mesh):
         drafted: dict[str, list[int]] = {}
         verified: dict[str, list[int]] = {}
         for item in batch.items:
-            strategy = self.scheduler._live[item.session_id].strategy.name
+            live = self.scheduler._requests.session(item.session_id)
+            assert live is not None
+            strategy = live.strategy.name
             drafted.setdefault(strategy, []).append(self._drafts.pop(item.session_id, 0))
             verified.setdefault(strategy, []).append(len(item.tree))
         return Seen(drafted, verified, ROWS_MAX - sum(len(item.token_ids) for item in batch.items))

@@ -1,13 +1,16 @@
-"""A request whose strategy demands more peers than there are is refused when it comes, and never after it has begun."""
+"""A request whose strategy demands peers the mesh does not have is refused when it comes, never after it has begun."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
-from harness import DRAFTERS, Mesh, Text
+from harness import DRAFTERS, FUSION, Mesh, Text
 
 from cosine.core import events as ev
+from cosine.core.config import SchedulerConfig
+from cosine.core.pace import Pace
+from cosine.core.planner import NAMES_MAX, Planner
 
 
 @pytest.mark.parametrize(
@@ -40,3 +43,40 @@ def test_one_that_has_begun_elsewhere_goes_on_with_whoever_is_there(strategy: st
     mesh.run()
     assert taken_over.error is None
     assert taken_over.tokens == taken_over.plain
+
+
+def named(name: str) -> str:
+    return f"vanilla:drafter={name}"
+
+
+@pytest.mark.parametrize("name", ["d1", "a model"])
+def test_a_drafter_may_be_named_by_its_peer_or_its_model_even_while_it_is_away(name: str) -> None:
+    mesh = Mesh()
+    facts = (ev.DrafterFacts("d0", model_id="another"), ev.DrafterFacts("d1", model_id="a model"))
+    mesh.tell(ev.DraftersChanged(FUSION, ("d0", "d1"), facts))
+    mesh.tell(ev.DraftersChanged(FUSION, ("d0",), facts[:1]))
+    assert mesh.ask("r", strategy=named(name)).error is None
+
+
+def test_one_that_nobody_knows_is_refused_with_those_that_are_known() -> None:
+    error = Mesh().ask("r", strategy=named("nosuch")).error
+    assert error is not None
+    known = ", ".join(DRAFTERS)
+    assert error.reason == "UNKNOWN_DRAFTER"
+    assert error.details == {"field": "strategy", "value": named("nosuch"), "allowed": known}
+
+
+def test_while_no_drafter_has_been_seen_any_may_be_named() -> None:
+    mesh = Mesh(drafters={})
+    text = mesh.ask("r", strategy=named("not yet up"))
+    mesh.run()
+    assert text.tokens == text.plain
+
+
+def test_of_drafters_that_come_and_go_the_last_names_are_remembered() -> None:
+    planner = Planner(SchedulerConfig(), Pace())
+    planner.fusion_up("f")
+    for number in range(2 * NAMES_MAX):
+        planner.drafters_changed("f", [ev.DrafterFacts(f"pod-{number}", model_id="a model")])
+    assert len(planner.names_seen) == NAMES_MAX
+    assert {"a model", f"pod-{2 * NAMES_MAX - 1}"} <= planner.names_seen.keys()

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cosine.core import events as ev
 from cosine.core.lengths import WINDOW, Trend, covered_depth
+from cosine.core.live import Live
+from cosine.core.offers import Offers
+from cosine.core.pace import Pace
+from cosine.core.routing import Route, SharedScores
+from cosine.core.strategy import parse
 
 LENGTH_MAX = 16
 UNDER_WAY = 8
@@ -123,3 +129,30 @@ def test_more_verifiers_cover_shorter_stretches() -> None:
     depths = [covered_depth(25.0, 2.5, count, 64) for count in (1, 2, 3, 5, 10)]
     assert depths == [10, 5, 4, 2, 1]
     assert covered_depth(25.0, 0.0, 4, 8) == 8
+
+
+def minions(strategy: str) -> Live:
+    admission = ev.Admission("r", 1, "g", (1,), 1, 99)
+    live = Live(admission, "s-1", parse(strategy), Route(SharedScores()), [1], 0.0)
+    live.depth = parse(strategy).depth // 2
+    return live
+
+
+def offered_depth(offers: Offers, strategy: str) -> int:
+    (depth,) = offers.make([minions(strategy)], 3, 1, 256).depths
+    return depth
+
+
+def test_what_one_text_of_a_preset_teaches_holds_for_all_and_nothing_is_kept_by_text() -> None:
+    offers = Offers(Pace())
+    start = offered_depth(offers, "minions")
+    for number in range(20 * WINDOW):
+        offers.note_verdict(minions(f"minions:value_min={number / 1e5}"), 10.0, 1 + number % 2)
+    assert offered_depth(offers, "minions") != start
+    assert len(offers._trends) == 1
+
+
+def test_another_bound_on_the_length_has_a_trend_of_its_own() -> None:
+    offers = Offers(Pace())
+    assert offered_depth(offers, "minions") == 4
+    assert offered_depth(offers, "minions:depth=2") == 1

@@ -186,7 +186,7 @@ def mixed(strategy: str, verify: LineModel) -> list[set[bool]]:
     mesh.scheduler.pace.verify = verify
     for number in range(8):
         mesh.ask(f"r{number}", (number,) * (300 if number < 4 else 3), 24, strategy=strategy)
-    lengths = {live.session_id: live.admission.prompt_length for live in mesh.scheduler._live.values()}
+    lengths = {live.session_id: live.admission.prompt_length for live in mesh.scheduler._requests}
     ended(mesh)
     drafted = [[item.session_id for item in batch.items if item.tree] for batch in batches(mesh)]
     return [{lengths[session] > 100 for session in sessions} for sessions in drafted if len(sessions) > 1]

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from cosine.core.errors import BadRequest
 from cosine.core.tree import (
-    EMPTY,
     ROOT,
     Grower,
     TokenTree,
@@ -20,11 +19,11 @@ from cosine.core.tree import (
     chain,
     children,
     depths,
+    hang,
     merge,
     path_to,
     path_tokens,
     prune,
-    reroot,
     select,
     validate,
     values,
@@ -105,14 +104,11 @@ def test_pruning_keeps_the_highest_values_closed_under_parents(tree: TokenTree, 
         assert kept.confidences[node] == tree.confidences[paths(tree)[path]]
 
 
-@given(trees(), st.lists(st.integers(0, 2), max_size=4))
-def test_rerooting_leaves_what_lies_below_the_committed_tokens(tree: TokenTree, committed: list[int]) -> None:
-    way, rest = tuple(committed), reroot(tree, committed)
-    if way and way not in paths(tree):
-        assert rest is None
-        return
-    assert rest is not None
+@given(trees(), st.data())
+def test_hanging_a_part_below_another_root_keeps_what_its_nodes_say(tree: TokenTree, data: st.DataObject) -> None:
+    way = data.draw(st.sampled_from([(), *paths(tree)]))
     below = {path[len(way) :]: node for path, node in paths(tree).items() if path[: len(way)] == way and path != way}
+    rest = hang(tree, paths(tree).get(way, ROOT), sorted(below.values()))
     assert paths(rest).keys() == below.keys()
     for path, node in paths(rest).items():
         assert (rest.confidences[node], rest.proposers[node]) == (
@@ -121,12 +117,8 @@ def test_rerooting_leaves_what_lies_below_the_committed_tokens(tree: TokenTree, 
         )
 
 
-def test_rerooting_works_without_confidences() -> None:
-    assert reroot(TokenTree((1, 2, 3), (ROOT, 0, 0)), [1]) == TokenTree((2, 3), (ROOT, ROOT))
-
-
-def test_rerooting_an_empty_tree_leaves_nothing_to_go_on_with() -> None:
-    assert (reroot(EMPTY, [1]), reroot(EMPTY, [])) == (None, EMPTY)
+def test_hanging_works_without_confidences() -> None:
+    assert hang(TokenTree((1, 2, 3), (ROOT, 0, 0)), 0, [1, 2]) == TokenTree((2, 3), (ROOT, ROOT))
 
 
 @given(trees())
