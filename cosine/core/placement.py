@@ -4,12 +4,16 @@ Several peers may serve one model (an autoscaled deployment). What is learned of
 belong to peers, so a request stays with its replica while that is up. One `Placement` per set of drafters that can be
 planned together, that is per fusion. It knows requests and peers by name only; what they do is not its business.
 
-A choice costs O(log replicas): per model a heap of (requests, peer) whose outdated entries are dropped as they surface,
-and which is rebuilt once they outnumber the replicas by far.
+Schedulers that share drafters do not see one another's requests. Each has an order of its own among equals, so that
+they do not all begin with the same replicas.
+
+A choice costs O(log replicas): per model a heap of (requests, rank, peer) whose outdated entries are dropped as they
+surface, and which is rebuilt once they outnumber the replicas by far.
 """
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,15 +25,16 @@ OUTDATED_FACTOR = 4
 
 @dataclass(slots=True)
 class Replica:
-    """A peer that is up, and the requests placed on it."""
+    """A peer that is up, and the requests placed on it; of equals the one of least `rank` is taken."""
 
     peer_id: str
     requests: set[str] = field(default_factory=set)
+    rank: int = 0
 
     @property
-    def entry(self) -> tuple[int, str]:
+    def entry(self) -> tuple[int, int, str]:
         """Its place in the order of choice."""
-        return len(self.requests), self.peer_id
+        return len(self.requests), self.rank, self.peer_id
 
 
 @dataclass(slots=True)
@@ -37,7 +42,7 @@ class Pool:
     """All replicas of one model; `heap` holds at least each one's present entry."""
 
     replicas: dict[str, Replica] = field(default_factory=dict)
-    heap: list[tuple[int, str]] = field(default_factory=list)
+    heap: list[tuple[int, int, str]] = field(default_factory=list)
 
     def push(self, replica: Replica) -> None:
         """To be called whenever a replica came or its number of requests changed."""
@@ -46,18 +51,22 @@ class Pool:
             self.heap = sorted(replica.entry for replica in self.replicas.values())
 
     def least(self) -> Replica:
-        """The replica with the fewest requests, first name first. The pool must not be empty."""
+        """The replica with the fewest requests, least rank first. The pool must not be empty."""
         while True:
-            replica = self.replicas.get(self.heap[0][1])
+            replica = self.replicas.get(self.heap[0][2])
             if replica is not None and replica.entry == self.heap[0]:
                 return replica
             heapq.heappop(self.heap)
 
 
 class Placement:
-    """Replicas that are up, and which of them each request has. Bounded by drafters and live requests."""
+    """Replicas that are up, and which of them each request has. Bounded by drafters and live requests.
 
-    def __init__(self) -> None:
+    `salt` is a scheduler's own and makes its order among equals; without one they go by name.
+    """
+
+    def __init__(self, salt: str = "") -> None:
+        self._salt = salt
         self._pools: dict[str, Pool] = {}
         self._models: dict[str, str] = {}
         self._placed: dict[str, dict[str, Replica]] = {}
@@ -72,7 +81,7 @@ class Placement:
         for peer_id in sorted(now.keys() - self._models.keys()):
             self._models[peer_id] = now[peer_id]
             pool = self._pools.setdefault(now[peer_id], Pool())
-            pool.replicas[peer_id] = Replica(peer_id)
+            pool.replicas[peer_id] = Replica(peer_id, rank=_rank(self._salt, peer_id))
             pool.push(pool.replicas[peer_id])
         self.models = tuple(sorted(self._pools))
 
@@ -118,3 +127,8 @@ class Placement:
             del self._placed[request][model]
         if not pool.replicas:
             del self._pools[model]
+
+
+def _rank(salt: str, peer_id: str) -> int:
+    digest = hashlib.blake2b(f"{salt} {peer_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) if salt else 0

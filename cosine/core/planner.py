@@ -73,7 +73,7 @@ class Planner:
 
     def fusion_up(self, fusion: str) -> None:
         """A fusion came; it will say whom it can plan with."""
-        self.fusions[fusion] = Placement()
+        self.fusions[fusion] = Placement(self._config.session_prefix)
 
     def drafters_changed(self, fusion: str, drafters: Sequence[DrafterFacts]) -> None:
         """A fusion that is up says whom it can plan with."""

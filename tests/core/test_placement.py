@@ -23,6 +23,15 @@ def placement(**models: str) -> Placement:
     return found
 
 
+def test_schedulers_that_share_replicas_begin_with_different_ones() -> None:
+    first = set()
+    for number in range(20):
+        up = Placement(f"scheduler-{number}")
+        up.drafters_changed(facts(**{f"code{index}": "code" for index in range(10)}))
+        first.add(up.assign("request", "code"))
+    assert len(first) > 5
+
+
 def test_a_request_stays_with_its_replica() -> None:
     up = placement(a="code", b="code")
     first = up.assign("r1", "code")
