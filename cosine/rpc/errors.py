@@ -21,6 +21,7 @@ from typing import Any, NoReturn, cast
 import grpc
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
@@ -125,7 +126,8 @@ def from_failure(failure: Failure) -> MeshError:
 def internal(error: BaseException, where: str) -> MeshError:
     """Logs an error nobody foresaw with its traceback, and returns what may be said of it outside: an id."""
     error_id = uuid.uuid4().hex[:12]
-    _log.error("internal error %s in %s", error_id, where, exc_info=error)
+    fields = {"error_id": error_id, "where": where}
+    _log.error("internal error %s in %s", error_id, where, exc_info=error, extra=fields)
     message = f"internal error {error_id}; the log of the process that served the call has the details"
     return MeshError("INTERNAL", message, {"error_id": error_id})
 
@@ -170,15 +172,26 @@ class Borders(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not gene
         behaviour = getattr(handler, name)
         wrap = _guarded_stream if inspect.isasyncgenfunction(behaviour) else _guarded_call
         build = getattr(grpc, f"{name}_rpc_method_handler")
-        guarded = wrap(behaviour, handler_call_details.method)
-        return build(guarded, handler.request_deserializer, handler.response_serializer)
+        if handler.request_streaming or handler.request_deserializer is None:
+            guarded = wrap(behaviour, handler_call_details.method, lambda request: request)
+            return build(guarded, handler.request_deserializer, handler.response_serializer)
+        read = functools.partial(_read, handler.request_deserializer)  # within our border, not before it
+        return build(wrap(behaviour, handler_call_details.method, read), None, handler.response_serializer)
 
 
-def _guarded_call(behaviour: Callable[..., Any], method: str) -> Callable[..., Any]:
+def _read(deserialize: Callable[[bytes], Any], raw: bytes) -> Any:
+    """The request. Raises BadRequest where the bytes are none."""
+    try:
+        return deserialize(raw)
+    except DecodeError as error:
+        raise BadRequest("MALFORMED_MESSAGE", f"the request cannot be read: {error}; text must be UTF-8") from error
+
+
+def _guarded_call(behaviour: Callable[..., Any], method: str, read: Callable[[Any], Any]) -> Callable[..., Any]:
     @functools.wraps(behaviour)
     async def guarded(request: Any, context: Any) -> Any:
         try:
-            return await behaviour(request, context)
+            return await behaviour(read(request), context)
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # the border
@@ -187,11 +200,11 @@ def _guarded_call(behaviour: Callable[..., Any], method: str) -> Callable[..., A
     return guarded
 
 
-def _guarded_stream(behaviour: Callable[..., Any], method: str) -> Callable[..., Any]:
+def _guarded_stream(behaviour: Callable[..., Any], method: str, read: Callable[[Any], Any]) -> Callable[..., Any]:
     @functools.wraps(behaviour)
     async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
-            async with contextlib.aclosing(behaviour(request, context)) as responses:
+            async with contextlib.aclosing(behaviour(read(request), context)) as responses:
                 async for response in responses:
                     yield response
         except grpc.aio.AbortError:

@@ -121,8 +121,15 @@ def pass_times(message: types.Hello | DrafterEntry) -> tuple[float, float] | tup
 
 
 def role_name(role: types.Role) -> str:
-    """ "drafter" for ROLE_DRAFTER."""
-    return str(types.Role.Name(role)).removeprefix("ROLE_").lower()
+    """ "drafter" for ROLE_DRAFTER; "unspecified" for a role of a later release."""
+    known = role if role in types.Role.values() else types.ROLE_UNSPECIFIED
+    return str(types.Role.Name(known)).removeprefix("ROLE_").lower()
+
+
+def role_value(name: str) -> str:
+    """ "ROLE_DRAFTER" for "drafter"; unspecified where this release knows no such role."""
+    value = f"ROLE_{name.upper()}"
+    return value if value in dict(types.Role.items()) else "ROLE_UNSPECIFIED"
 
 
 def check_same_tokenizer(target: Identity, drafter: Identity) -> None:

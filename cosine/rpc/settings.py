@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import socket
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 from cosine.core.errors import BadRequest
+from cosine.text.masking import mask
 
-SECRET_IN_URL = re.compile(r"://([^:@/]*):([^@/]*)@")
-
+WILDCARDS = ("0.0.0.0", "[::]", "::", "*")
 
 _T = TypeVar("_T", bound=BaseSettings)
 
@@ -37,7 +37,11 @@ class ServiceSettings(BaseSettings):
     )
 
     listen: str = Field("127.0.0.1:0", description="HOST:PORT to serve on; port 0 takes a free one")
-    advertise: str = Field("", description="HOST:PORT other peers reach this one at; default: the listening address")
+    advertise: str = Field(
+        "",
+        description="HOST:PORT other peers reach this one at; default: the listening address, or where that is "
+        "0.0.0.0 or [::] the one this machine reaches Redis from",
+    )
     peer_id: str = Field("", description="name of this peer, unique in the mesh; default: role and host name")
     redis_url: str = Field("", description="redis:// or unix:// URL of the mesh's Redis (7.0 or later) or Valkey")
     mesh: str = Field("mesh", description="name of the mesh; meshes with different names share one Redis in peace")
@@ -46,13 +50,29 @@ class ServiceSettings(BaseSettings):
     grace_s: float = Field(20.0, gt=0, description="seconds to finish running work after SIGTERM")
     message_bytes_max: int = Field(16 * 1024 * 1024, gt=1024, description="largest message taken or sent, in bytes")
 
-    @field_validator("listen", "metrics_listen")
+    @field_validator("listen", "advertise", "metrics_listen")
     @classmethod
     def _host_and_port(cls, value: str) -> str:
         host, _, port = value.rpartition(":")
         if value and (not host or not port.isdigit() or int(port) > 65535):
             raise ValueError(f"{value!r} is not HOST:PORT, for example 127.0.0.1:50051")
         return value
+
+    def host_for_peers(self) -> str:
+        """Where others find what listens here: a listening address that stands for all of the machine's is replaced by
+        the one through which this machine reaches the mesh's Redis. Raises BadRequest where that cannot be told."""
+        host = self.listen.rpartition(":")[0]
+        if host not in WILDCARDS or self.advertise or not self.redis_url:
+            return host
+        try:
+            return _local_address(urlsplit(self.redis_url).hostname, socket.AF_INET if host == "0.0.0.0" else 0)
+        except (OSError, ValueError) as error:
+            raise BadRequest(
+                "NO_ADDRESS",
+                f"other peers cannot dial {self.listen}, and which address of this machine they could is not clear "
+                f"({type(error).__name__} on the way to Redis); set --advertise HOST:PORT",
+                {"listen": self.listen},
+            ) from error
 
     def named(self, role: str) -> str:
         """The peer id, made from role and host name where none was given."""
@@ -63,6 +83,12 @@ class ServiceSettings(BaseSettings):
         return {key: mask(value) if isinstance(value, str) else value for key, value in self.model_dump().items()}
 
 
-def mask(text: str) -> str:
-    """Hides passwords in URLs."""
-    return SECRET_IN_URL.sub(r"://\1:***@", text)
+def _local_address(host: str | None, family: int) -> str:
+    """Ours on the way to `host`, loopback where that is this machine; a datagram socket sends nothing to connect."""
+    if host is None:  # a Unix socket
+        return "127.0.0.1"
+    found, kind, _, _, place = socket.getaddrinfo(host, 6379, family, socket.SOCK_DGRAM)[0]
+    with socket.socket(found, kind) as probe:
+        probe.connect(place)
+        address = str(probe.getsockname()[0])
+    return f"[{address}]" if found == socket.AF_INET6 else address

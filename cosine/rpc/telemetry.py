@@ -9,11 +9,13 @@ import logging
 import os
 import sys
 from collections.abc import Hashable
+from typing import TextIO
 
 import structlog
 from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import start_http_server
+from structlog.typing import EventDict, Processor
 
 from cosine.core.errors import Unavailable
 
@@ -22,20 +24,42 @@ OPEN_SPANS_MAX = 256
 propagator = TraceContextTextMapPropagator()
 
 
+class _Lines(logging.StreamHandler[TextIO]):
+    """Ours among the root logger's handlers."""
+
+
 def setup_logging(level: str, **fields: object) -> None:
-    """One structured line per event, with `fields` in each."""
+    """One structured line per event, with `fields` in each, whoever logs it and on whatever thread: libraries that use
+    the standard library's loggers, and Python's warnings, are heard from WARNING on. A second call replaces the first.
+    """
+
+    def add_fields(_logger: object, _method: str, event: EventDict) -> EventDict:
+        return {**fields, **event}
+
+    lowest = getattr(logging, level.upper())
+    steps: list[Processor] = [
+        add_fields,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    render = structlog.processors.JSONRenderer(default=str)
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        processors=[*steps, render],
+        wrapper_class=structlog.make_filtering_bound_logger(lowest),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    structlog.contextvars.bind_contextvars(**fields)
+    lines = _Lines(sys.stderr)
+    lines.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder(), *steps],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler for handler in root.handlers if not isinstance(handler, _Lines)] + [lines]
+    root.setLevel(max(lowest, logging.WARNING))
+    logging.captureWarnings(True)
 
 
 def setup_tracing(service: str, peer_id: str) -> None:

@@ -8,22 +8,23 @@ claimed by another. The length of the stream is therefore the number of requests
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import structlog
 from google.protobuf.message import DecodeError
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from cosine.core.errors import Expired, Full
+from cosine.core.errors import Expired, Full, Unavailable
 from cosine.store.connection import Arguments, Store
 from cosine.v1.scheduler_pb2 import AdmittedRequest
 
 GROUP = "schedulers"
-_log = logging.getLogger(__name__)
+log = structlog.get_logger()
 _T = TypeVar("_T")
 
 _ADMIT = """
@@ -37,7 +38,7 @@ if known then return {'ADMITTED', known} end
 local waiting = redis.call('XLEN', stream)
 if waiting >= bound then
   for _, entry in ipairs(redis.call('XRANGE', stream, '-', '+', 'COUNT', bound)) do
-    local due = tonumber(entry[2][2])
+    local due = tonumber(entry[2][2]) or 0
     if due > 0 and due <= now then waiting = waiting - redis.call('XDEL', stream, entry[1]) end
   end
 end
@@ -50,11 +51,12 @@ return {'ADMITTED', id}
 
 @dataclass(frozen=True, slots=True)
 class AdmissionBounds:
-    """`waiting_max` requests wait at most; who holds an entry unacknowledged for `claim_idle_ms` is taken for dead."""
+    """`waiting_max` requests wait at most; who holds an entry unacknowledged for `claim_idle_ms` is taken for dead. An
+    attempt that comes twice within `once_ttl_s`, since Redis's answer was lost, is appended once."""
 
     waiting_max: int = 256
     retry_delay_ms: int = 500
-    once_ttl_s: int = 600
+    once_ttl_s: int = 60
     claim_idle_ms: int = 5000
     consumer_idle_ms: int = 600_000
 
@@ -150,6 +152,8 @@ class AdmissionReader:
         self._blocking: Redis | None = None
         self._block_ms = 0
         self._held: set[str] = set()
+        self._leaving: set[str] = set()
+        self._cursor: Any = "0-0"
 
     async def read(self, count: int, block_ms: int) -> Batch:
         """Up to `count` new entries, waiting up to `block_ms` for the first. Raises Unavailable."""
@@ -164,21 +168,32 @@ class AdmissionReader:
         return await self._batch([entry for _, entries in replies or () for entry in entries])
 
     async def claim(self, count: int) -> Batch:
-        """Takes over up to `count` entries that another scheduler has held for too long. Raises Unavailable."""
+        """Takes over up to `count` entries that another scheduler has held for too long, or that have been released.
+
+        Raises Unavailable.
+        """
 
         async def call() -> Any:
             return await self._store.client.xautoclaim(
-                self._stream, GROUP, self._consumer, self._bounds.claim_idle_ms, "0-0", count=count
+                self._stream, GROUP, self._consumer, self._bounds.claim_idle_ms, self._cursor, count=count
             )
 
         reply = await self._in_group(call)
+        self._cursor = reply[0]
         await self._in_group(self._sweep)
         ours = [(entry_id, fields) for entry_id, fields in reply[1] if fields and entry_id.decode() not in self._held]
         return await self._batch(ours)
 
     async def ack(self, entries: Iterable[Admitted]) -> None:
-        """Takes entries off the stream; from here on the gateway alone remembers the requests. Raises Unavailable."""
+        """Takes entries off the stream; from here on the gateway alone remembers the requests.
+
+        Raises Unavailable; the next call that reaches Redis takes them off then.
+        """
         await self._remove([entry.entry_id for entry in entries])
+
+    def release(self, entry: Admitted) -> None:
+        """Gives an entry up: once it has lain still for `claim_idle_ms`, `claim` hands it out again, to anybody."""
+        self._held.discard(entry.entry_id)
 
     async def close(self) -> None:
         """Closes the blocking connection. What is not acknowledged will be claimed by another scheduler."""
@@ -215,32 +230,43 @@ class AdmissionReader:
         for raw_id, fields in entries:
             entry_id = raw_id.decode()
             try:
-                request = AdmittedRequest.FromString(fields[b"request"])
-            except (DecodeError, KeyError):
-                _log.error("dropped an entry of the admission stream that is no request: %s", entry_id)
+                request = _decode(fields)
+            except (DecodeError, KeyError, ValueError):
+                log.error("dropped an entry of the admission stream that is no request", entry=entry_id)
                 broken.append(entry_id)
                 continue
             late = 0 < request.deadline_unix_ms <= now_ms
             (expired if late else admitted).append(Admitted(entry_id, request))
         self._held.update(entry.entry_id for entry in (*admitted, *expired))
-        await self._remove(broken)
+        with suppress(Unavailable):  # the others are ours by now
+            await self._remove(broken)
         return Batch(tuple(admitted), tuple(expired))
 
     async def _remove(self, entry_ids: Sequence[str]) -> None:
-        if not entry_ids:
+        self._leaving.update(entry_ids)
+        leaving = tuple(self._leaving)
+        if not leaving:
             return
         with self._store.reaching():
             async with self._store.client.pipeline(transaction=True) as pipeline:
-                pipeline.xack(self._stream, GROUP, *entry_ids)
-                pipeline.xdel(self._stream, *entry_ids)
+                pipeline.xack(self._stream, GROUP, *leaving)
+                pipeline.xdel(self._stream, *leaving)
                 await pipeline.execute()
-        self._held.difference_update(entry_ids)
+        self._held.difference_update(leaving)
+        self._leaving.difference_update(leaving)
 
     async def _sweep(self) -> None:
         """Forgets consumers that hold nothing and have been silent for long."""
         for consumer in await self._store.client.xinfo_consumers(self._stream, GROUP):
             if consumer["pending"] == 0 and consumer["idle"] > self._bounds.consumer_idle_ms:
                 await self._store.client.xgroup_delconsumer(self._stream, GROUP, consumer["name"])
+
+
+def _decode(fields: dict[bytes, bytes]) -> AdmittedRequest:
+    request = AdmittedRequest.FromString(fields[b"request"])
+    if request.prompt_length > len(request.token_ids):
+        raise ValueError("the prompt is longer than the text")
+    return request
 
 
 def _appended_ms(entry_id: bytes) -> int:

@@ -26,21 +26,16 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from cosine.core.errors import BadRequest, Unavailable
+from cosine.text.masking import mask
 
 CONNECTIONS_MAX = 32
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 5.0
 TRIES_AGAIN = 3
-PASSWORD = re.compile(r"://([^:@/]*):([^@/]*)@")
 AWAY = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, ClusterDownError, OutOfMemoryError, OSError)
 
 
 Arguments = list[bytes | bytearray | memoryview | str | int | float]  # of a script
-
-
-def mask(url: str) -> str:
-    """The URL with its password hidden, for messages."""
-    return PASSWORD.sub(r"://\1:***@", url)
 
 
 class Store:
@@ -111,6 +106,8 @@ class Store:
             pool = BlockingConnectionPool.from_url(self.url, **options)
         except (ValueError, RedisError) as error:
             raise BadRequest(
-                "STORE_URL", f"{mask(self.url)!r} is not a Redis URL ({error}); use redis://HOST:PORT or unix:///PATH"
+                "STORE_URL",  # without the error's own words: they may repeat a part of the password
+                f"{mask(self.url)!r} is not a Redis URL; use redis://HOST:PORT or unix:///PATH, and write "
+                "%2F for / and %40 for @ in a password",
             ) from error
         return Redis.from_pool(pool)

@@ -11,12 +11,12 @@ import asyncio
 import base64
 import hashlib
 import json
-import logging
 import math
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import structlog
 from redis.exceptions import RedisError
 
 from cosine.core.clusters import DIMENSION, Cluster, Tally
@@ -31,7 +31,7 @@ FINISH_S = 1.0
 WRITES_MAX = 8
 DIGITS = 6
 
-_log = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 _READ = """
 local time = redis.call('TIME')
@@ -116,7 +116,7 @@ class KnowledgeExchange:
                 self._away = False
             except (Unavailable, RedisError) as error:
                 if not self._away:
-                    _log.warning("knowledge is not shared for now, each scheduler uses its own: %s", error)
+                    log.warning("knowledge is not shared for now, each scheduler uses its own", reason=str(error))
                 self._away = True
 
 
@@ -155,7 +155,7 @@ def decode(encoded: bytes) -> Shared | None:
         taken = {str(writer): int(sequence) for writer, sequence in content["taken"].items()}
         return Shared(str(content["epoch"]), _amount(content["time"]), clusters, taken)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
-        _log.error("the shared knowledge cannot be read and is begun anew: %s", error)
+        log.error("the shared knowledge cannot be read and is begun anew", reason=str(error))
         return None
 
 

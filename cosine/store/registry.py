@@ -9,35 +9,44 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+import math
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from cosine.core.errors import Mismatch, Unavailable
+import structlog
+
+from cosine.core.errors import BadRequest, Mismatch, Unavailable
 from cosine.store.connection import Arguments, Store
 
 SERVING = "serving"
 DRAINING = "draining"
 LOST = "lost"
 
-_log = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 _NOW = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
+# What cannot be read counts as absent: anybody may write to a Redis.
+_RECORD = """
+local function record_of(text)
+  local readable, record = pcall(cjson.decode, text or '')
+  return readable and type(record) == 'table' and type(record.incarnation) == 'string' and record or nil
+end
+"""
 # An absent record is written, so that heartbeats alone rebuild a registry that Redis has lost.
 _BEAT = (
     _NOW
+    + _RECORD
     + """
 local peers, seen = KEYS[1], KEYS[2]
 local id, record, takes_over = ARGV[1], ARGV[2], ARGV[3] == '1'
-local old = redis.call('HGET', peers, id)
-local before, after = old and cjson.decode(old), cjson.decode(record)
+local before, after = record_of(redis.call('HGET', peers, id)), cjson.decode(record)
 if before and not takes_over and before.incarnation ~= after.incarnation then return 0 end
-local last = tonumber(redis.call('HGET', seen, id) or 0)
+local last = tonumber(redis.call('HGET', seen, id) or 0) or 0
 redis.call('HSET', peers, id, record)
 redis.call('HSET', seen, id, now)
 if not before or before.incarnation ~= after.incarnation or before.state ~= after.state
@@ -47,14 +56,17 @@ end
 return 1
 """
 )
-_LEAVE = """
-local old = redis.call('HGET', KEYS[1], ARGV[1])
-if old and cjson.decode(old).incarnation == ARGV[2] then
+_LEAVE = (
+    _RECORD
+    + """
+local old = record_of(redis.call('HGET', KEYS[1], ARGV[1]))
+if old and old.incarnation == ARGV[2] then
   redis.call('HDEL', KEYS[1], ARGV[1])
   redis.call('HDEL', KEYS[2], ARGV[1])
   redis.call('PUBLISH', ARGV[3], ARGV[1])
 end
 """
+)
 _LIST = (
     _NOW
     + """
@@ -65,13 +77,13 @@ if not epoch then
 end
 local listed, seen = {}, redis.call('HGETALL', KEYS[2])
 for i = 1, #seen, 2 do
-  local age = now - tonumber(seen[i + 1])
+  local age = now - (tonumber(seen[i + 1]) or 0)
   if age > tonumber(ARGV[1]) then
     redis.call('HDEL', KEYS[1], seen[i])
     redis.call('HDEL', KEYS[2], seen[i])
   else
     local record = redis.call('HGET', KEYS[1], seen[i])
-    if record then listed[#listed + 1] = {record, age} end
+    if record then listed[#listed + 1] = {seen[i], record, age} end
   end
 end
 return {epoch, listed}
@@ -131,6 +143,7 @@ class Registry:
         self._beat = store.client.register_script(_BEAT)
         self._leave = store.client.register_script(_LEAVE)
         self._list = store.client.register_script(_LIST)
+        self._unreadable: set[str] = set()
 
     async def register(self, record: PeerRecord) -> None:
         """Enters a peer that has just started; takes the name over from an earlier process. Raises Unavailable."""
@@ -178,9 +191,8 @@ class Registry:
         with self._store.reaching():
             keys = [*self._keys, self._epoch_key]
             epoch, listed = await self._list(keys=keys, args=[int(self.times.forget_s * 1000)])
-        records = [self._decode(record, int(age_ms)) for record, age_ms in listed]
-        kept = [record for record in records if role is None or record.role == role]
-        return epoch, _sorted(kept)
+        records = self._readable([(name.decode(errors="replace"), told, int(age_ms)) for name, told, age_ms in listed])
+        return epoch, _sorted(record for record in records if role is None or record.role == role)
 
     async def _write(self, record: PeerRecord, takes_over: bool) -> bool:
         arguments: Arguments = [
@@ -193,9 +205,19 @@ class Registry:
         with self._store.reaching():
             return bool(await self._beat(keys=self._keys, args=arguments))
 
-    def _decode(self, encoded: bytes, age_ms: int) -> PeerRecord:
-        record = _decode(encoded)
-        return replace(record, state=LOST) if age_ms > self.times.lost_s * 1000 else record
+    def _readable(self, listed: Sequence[tuple[str, bytes, int]]) -> Iterator[PeerRecord]:
+        """The peers behind (id, record, age in ms); who wrote what cannot be read is left out, and named once."""
+        self._unreadable.intersection_update(name for name, _, _ in listed)
+        for name, encoded, age_ms in listed:
+            try:
+                record = decode(encoded)
+            except BadRequest as error:
+                if name not in self._unreadable:
+                    log.error("peer left out, its record cannot be read", record=name, reason=error.message)
+                self._unreadable.add(name)
+                continue
+            self._unreadable.discard(name)
+            yield replace(record, state=LOST) if age_ms > self.times.lost_s * 1000 else record
 
     @asynccontextmanager
     async def _changes(self) -> AsyncIterator[Any]:
@@ -248,7 +270,7 @@ class _Memory:
     def lose(self, error: Unavailable) -> None:
         """Redis is away; said once."""
         if not self._away:
-            _log.warning("registry away, the peers seen last are kept: %s", error.message)
+            log.warning("registry away, the peers seen last are kept", reason=error.message)
         self._away = True
 
 
@@ -266,6 +288,7 @@ class Registrar:
         self._record = record
         self._learned = learned
         self._nudge = asyncio.Event()
+        self._away = False
 
     async def run(self, address: str, load: Callable[[], int] = lambda: 0) -> None:
         """Registers and heartbeats until cancelled, then leaves. An unreachable registry is retried for ever.
@@ -280,8 +303,9 @@ class Registrar:
                 try:
                     await write(self._record)
                     write = self._registry.beat
+                    self._reached()
                 except Unavailable as error:
-                    _log.warning("cannot reach the registry: %s", error.message)
+                    self._missed(error)
                 await self._pause()
         except asyncio.CancelledError:
             with suppress(Unavailable, TimeoutError):
@@ -293,6 +317,17 @@ class Registrar:
         """Marks the peer as draining: it finishes what it has and is given nothing new."""
         self._record = replace(self._record, state=DRAINING)
         self._nudge.set()
+
+    def _missed(self, error: Unavailable) -> None:
+        """A heartbeat did not arrive; said of the first of many."""
+        if not self._away:
+            log.warning("cannot reach the registry", reason=error.message)
+        self._away = True
+
+    def _reached(self) -> None:
+        if self._away:
+            log.info("registry reached again")
+        self._away = False
 
     async def _pause(self) -> None:
         with suppress(TimeoutError):
@@ -310,10 +345,45 @@ def _encode(record: PeerRecord) -> str:
     return json.dumps({**asdict(record), "incarnation": str(record.incarnation)})
 
 
-def _decode(encoded: bytes) -> PeerRecord:
-    """The record without what only a later release has to say."""
-    told: dict[str, Any] = {key: value for key, value in json.loads(encoded).items() if key in RECORD_FIELDS}
+def decode(encoded: bytes) -> PeerRecord:
+    """The record, without what only a later release has to say. Raises BadRequest where it is none."""
+    try:
+        return _peer(json.loads(encoded))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise BadRequest("PEER_RECORD", f"no record of a peer: {type(error).__name__}: {error}") from error
+
+
+def _peer(told: dict[str, Any]) -> PeerRecord:
+    known = {key: value for key, value in told.items() if key in RECORD_FIELDS}
     learned = tuple(
-        LearnedTime(entry["peer_id"], entry["base_ms"], entry["row_ms"]) for entry in told.get("learned", ())
+        LearnedTime(_text(entry["peer_id"]), _time(entry["base_ms"]), _time(entry["row_ms"]))
+        for entry in known.get("learned", ())
     )
-    return PeerRecord(**{**told, "incarnation": int(told["incarnation"]), "learned": learned})
+    record = PeerRecord(**{**known, "incarnation": int(known["incarnation"]), "learned": learned})
+    for text in (record.role, record.peer_id, record.address, record.model_id, record.state):
+        _text(text)
+    _text(record.tokenizer_fingerprint)
+    for count in (record.vocab_size, record.tokens_max, record.load):
+        _whole(count, bits=32)
+    _whole(record.incarnation, bits=64)
+    for time_ms in (record.base_ms, record.row_ms):
+        _time(time_ms or 0.0)
+    return record
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    value.encode()  # half a surrogate pair is refused here rather than in every message
+    return value
+
+
+def _whole(value: Any, bits: int) -> None:
+    if not (isinstance(value, int) and 0 <= value < 1 << bits):
+        raise ValueError(f"{value!r} is no whole number of {bits} bits")
+
+
+def _time(value: Any) -> float:
+    if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0.0):
+        raise ValueError(f"{value!r} is no time")
+    return float(value)

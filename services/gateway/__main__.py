@@ -55,7 +55,7 @@ def assemble(settings: GatewaySettings, peer_id: str, store: Store) -> Service:
         vocab_size=facts.vocab_size,
     )
     registry, queue = Registry(store), AdmissionQueue(store, settings.admission_bounds())
-    catalog = Catalog(registry, identity.tokenizer_fingerprint, facts)
+    catalog = Catalog(registry, identity.tokenizer_fingerprint, identity.model_id, facts)
     relay = Relay(identity, settings.requests_max, settings.retry_delay_ms)
     records = RequestRecords(store, settings.record_ttl_s)
     door = Door(settings, peer_id, relay, queue, records, tokenizer, token_kinds(tokenizer))
@@ -64,7 +64,7 @@ def assemble(settings: GatewaySettings, peer_id: str, store: Store) -> Service:
         identity,
         [(add_GatewayServiceServicer_to_server, servicer, "cosine.v1.GatewayService")],
         load=lambda: relay.load,
-        background=[lambda: relay.run(catalog.views()), lambda: watch_figures(queue, relay)],
+        background=[lambda: relay.run(catalog.views()), lambda: watch_figures(queue, relay), records.run],
         drain=servicer.drain,
         registrar=membership(settings, identity),
     )

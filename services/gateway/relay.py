@@ -32,6 +32,7 @@ class Relay:
         self._requests_max = requests_max
         self._retry_delay_ms = retry_delay_ms
         self._running: dict[str, Running] = {}
+        self._placed = 0
         self._links = Links("scheduler", identity, _attach, AttachRequest, self)
         self._is_up = asyncio.Event()
         self._is_idle = asyncio.Event()
@@ -43,6 +44,20 @@ class Relay:
         return len(self._running)
 
     @contextmanager
+    def place(self, request_id: str, takes_over: bool) -> Iterator[None]:
+        """Keeps a place free for a request while it is read and checked, so that a full gateway does not even begin.
+
+        Raises Full.
+        """
+        if not (takes_over and request_id in self._running):
+            self._check_room()
+        self._placed += 1
+        try:
+            yield
+        finally:
+            self._placed -= 1
+
+    @contextmanager
     def seat(self, running: Running, takes_over: bool) -> Iterator[None]:
         """A place among the running requests. Raises Full, or BadRequest where the id is in use."""
         earlier = self._running.get(running.request_id)
@@ -52,13 +67,8 @@ class Relay:
                 f"request {running.request_id!r} is running; choose another id, or set resume to take it over",
                 {"field": "request_id", "value": running.request_id},
             )
-        if earlier is None and len(self._running) >= self._requests_max:
-            raise Full(
-                "GATEWAY_FULL",
-                f"{self._requests_max} requests run at this gateway; try again later, or at another gateway",
-                {"bound": str(self._requests_max)},
-                self._retry_delay_ms,
-            )
+        if earlier is None:
+            self._check_room()
         if earlier is not None:
             earlier.fail(Cancelled("TAKEN_OVER", "the request was resumed on another call"))
         self._running[running.request_id] = running
@@ -70,6 +80,15 @@ class Relay:
                 del self._running[running.request_id]
             if not self._running:
                 self._is_idle.set()
+
+    def _check_room(self) -> None:
+        if len(self._running) + self._placed >= self._requests_max:
+            raise Full(
+                "GATEWAY_FULL",
+                f"{self._requests_max} requests run at this gateway; try again later, or at another gateway",
+                {"bound": str(self._requests_max)},
+                self._retry_delay_ms,
+            )
 
     async def connected(self, timeout_s: float) -> None:
         """Waits for a first scheduler. Raises Unavailable where none comes."""

@@ -15,6 +15,7 @@ from cosine.core.errors import BadRequest, MeshError, NotFound, Unavailable
 from cosine.core.intake import IntakeLimits, Job, check_request_id, take_in
 from cosine.core.strategy import PRESETS, parse
 from cosine.rpc.errors import code_of
+from cosine.rpc.hello import role_value
 from cosine.rpc.telemetry import TRACEPARENT, span, traceparent
 from cosine.v1 import gateway_pb2 as pb
 from cosine.v1.gateway_pb2_grpc import GatewayServiceServicer
@@ -38,21 +39,26 @@ class GatewayServicer(GatewayServiceServicer):
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:
         """See gateway.proto."""
         start = asyncio.get_running_loop().time()
-        code, first = "CANCELLED", True
+        code, first = "INTERNAL", True
         trace_span = span("generate", _metadata(context, TRACEPARENT))
         try:
-            with trace.use_span(trace_span):
+            takes_over = request.HasField("resume")
+            with trace.use_span(trace_span), self._door.relay.place(request.request_id, takes_over):
                 generation = await self._open(request, context, traceparent())
-            async with aclosing(generation.run(request.HasField("resume"))) as responses:  # type: ignore[type-var]
+            async with aclosing(generation.run(takes_over)) as responses:  # type: ignore[type-var]
                 async for response in responses:
                     if first and response.HasField("chunk"):
                         metrics.FIRST_CHUNK_SECONDS.observe(asyncio.get_running_loop().time() - start)
                         first = False
                     metrics.OUTPUT_TOKENS.inc(len(response.chunk.token_ids))
+                    code = "OK" if response.HasField("finished") else code  # the client may leave with it
                     yield response
             code = "OK"
         except MeshError as error:
             code = code_of(error).name
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            code = "OK" if code == "OK" else "CANCELLED"
             raise
         finally:
             trace_span.end()
@@ -63,7 +69,7 @@ class GatewayServicer(GatewayServiceServicer):
         return pb.ListPeersResponse(
             peers=[
                 pb.PeerEntry(
-                    role=f"ROLE_{peer.role.upper()}",
+                    role=role_value(peer.role),
                     peer_id=peer.peer_id,
                     address=peer.address,
                     model_id=peer.model_id,

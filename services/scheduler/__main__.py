@@ -63,7 +63,14 @@ async def main() -> None:
     exchange = KnowledgeExchange(SharedKnowledge(store), core.knowledge)
     registry = Registry(store)
     to_verifiers, to_fusions = VerifierLinks(servicer), FusionLinks(servicer)
-    verifiers = Links("verifier", identity, lambda link: VerifierServiceStub(link).Verify, VerifyRequest, to_verifiers)
+    verifiers = Links(
+        "verifier",
+        identity,
+        lambda link: VerifierServiceStub(link).Verify,
+        VerifyRequest,
+        to_verifiers,
+        on_draining=to_verifiers.on_draining,
+    )
     fusions = Links("fusion", identity, lambda link: FusionServiceStub(link).Fuse, FuseRequest, to_fusions)
 
     async def drain() -> None:
@@ -78,6 +85,7 @@ async def main() -> None:
             servicer.admit,
             lambda: verifiers.follow(registry.watch("verifier")),
             lambda: fusions.follow(registry.watch("fusion")),
+            lambda: servicer.share(registry.watch("scheduler")),
             exchange.run,
         ],
         drain=drain,

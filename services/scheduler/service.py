@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
 import grpc
 import structlog
 
 from cosine.core import events as ev
-from cosine.core.errors import Mismatch, Unavailable
+from cosine.core.errors import Mismatch
 from cosine.core.scheduler import Scheduler
 from cosine.rpc.hello import Identity, check_same_tokenizer, pass_times, processor_of
-from cosine.rpc.metrics import SCHEDULER_HANDLE_SECONDS, SCHEDULER_LIVE
+from cosine.rpc.metrics import SCHEDULER_HANDLE_SECONDS, SCHEDULER_KINDS, SCHEDULER_LIVE, SCHEDULER_STALE
 from cosine.rpc.streams import Outbox, PeerLink, accept
 from cosine.rpc.telemetry import Spans
-from cosine.store.admission import AdmissionReader, Admitted
-from cosine.store.registry import LearnedTime
+from cosine.store.admission import AdmissionReader
+from cosine.store.registry import LOST, LearnedTime, PeerRecord
 from cosine.v1 import fusion_pb2, types_pb2, verifier_pb2
 from cosine.v1 import scheduler_pb2 as pb
 from cosine.v1.scheduler_pb2_grpc import SchedulerServiceServicer
 from services.scheduler import convert
+from services.scheduler.admitting import Admitting
+from services.scheduler.fusions import Fusion
+from services.scheduler.target import Target
 
-READ_BLOCK_MS = 1000
-READ_COUNT_MAX = 16
-GATEWAY_WAIT_S = 3.0
-RETRY_S = 0.5
 WORK = ev.SendPlan | ev.SendBatch | ev.CancelBatch
 
 log = structlog.get_logger()
@@ -40,17 +38,21 @@ class SchedulerServicer(SchedulerServiceServicer):
     def __init__(self, identity: Identity, core: Scheduler, admissions: AdmissionReader) -> None:
         self._identity = identity
         self._core = core
-        self._admissions = admissions
+        self._admitting = Admitting(
+            admissions, lambda: core.room, lambda gateway: gateway in self._gateways, self._take_in
+        )
         self._gateways: dict[str, Outbox] = {}
+        self._target = Target()
+        self._arrived: dict[str, PeerLink] = {}  # verifiers, also those that do not fit
         self._verifiers: dict[str, PeerLink] = {}
-        self._fusions: dict[str, PeerLink] = {}
+        self._fusions: dict[str, Fusion] = {}
         self._drafters: dict[str, tuple[Identity, ...]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
-        self._draining = False
         self._spans = Spans()
-        self._held: set[asyncio.Task[None]] = set()
         self._judges: set[str] = set()
+        self._parting: dict[str, PeerLink] = {}
+        SCHEDULER_KINDS.set_function(lambda: core.knowledge.cluster_count)
 
     @property
     def load(self) -> int:
@@ -64,13 +66,15 @@ class SchedulerServicer(SchedulerServiceServicer):
             self._identity,
             "gateway",
             pb.AttachResponse,
-            lambda peer, outbox: _Gateway(self, peer.peer_id, outbox),
+            lambda peer, outbox: _Gateway(self, peer, outbox),
         )
 
-    def attach(self, gateway: str, outbox: Outbox) -> None:
+    def attach(self, gateway: Identity, outbox: Outbox) -> None:
         """A gateway came."""
-        self._gateways[gateway] = outbox
-        self._changed.set()
+        self._gateways[gateway.peer_id] = outbox
+        self._target.gateway_came(gateway)
+        self._settle()
+        self._admitting.look_again()
 
     def detach(self, gateway: str, outbox: Outbox) -> None:
         """A gateway's stream ended; unless it has come back by another, its requests are dropped."""
@@ -83,7 +87,7 @@ class SchedulerServicer(SchedulerServiceServicer):
     def handle(self, *events: ev.Event) -> None:
         """Gives the core events and carries out what it asks for: first the work that workers wait for."""
         now = asyncio.get_running_loop().time()
-        start = time.perf_counter()
+        start, stale_count = time.perf_counter(), self._core.stale_count
         commands = [command for event in events for command in self._core.handle(event, now)]
         took_s = time.perf_counter() - start
         for command in commands:
@@ -96,7 +100,9 @@ class SchedulerServicer(SchedulerServiceServicer):
             self._end_span(event)
         SCHEDULER_HANDLE_SECONDS.observe(took_s / len(events))
         SCHEDULER_LIVE.set(self._core.live_count)
+        SCHEDULER_STALE.inc(self._core.stale_count - stale_count)
         self._changed.set()
+        self._admitting.look_again()
 
     def _end_span(self, event: ev.Event) -> None:
         if isinstance(event, ev.BatchDone):
@@ -112,7 +118,7 @@ class SchedulerServicer(SchedulerServiceServicer):
                 self._verifiers[command.verifier].send(convert.batch_to_proto(command, trace))
             case ev.SendPlan():
                 trace = self._spans.start(command.plan.round_id, "draft", command.plan.traceparent)
-                self._fusions[command.fusion].send(convert.plan_to_proto(command, trace))
+                self._fusions[command.fusion].plan(convert.plan_to_proto(command, trace))
             case ev.CancelBatch():
                 cancel = types_pb2.CancelWork(work_ids=[command.batch_id])
                 self._verifiers[command.verifier].send(verifier_pb2.VerifyRequest(cancel=cancel))
@@ -129,47 +135,83 @@ class SchedulerServicer(SchedulerServiceServicer):
                 self._wake_at(command.time)
 
     def _close_session(self, command: ev.CloseSession) -> None:
-        close = types_pb2.CloseSessions(session_ids=[command.session_id])
         if command.peer_id in self._verifiers:
+            close = types_pb2.CloseSessions(session_ids=[command.session_id])
             self._verifiers[command.peer_id].send(verifier_pb2.VerifyRequest(close=close))
         elif command.peer_id in self._fusions:
-            self._fusions[command.peer_id].send(fusion_pb2.FuseRequest(close=close))
+            self._fusions[command.peer_id].close(command.session_id)
 
     def _wake_at(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_at(when, self.handle, ev.Tick())
 
+    async def share(self, views: AsyncIterable[tuple[PeerRecord, ...]]) -> None:
+        """Follows how many schedulers use the same verifiers, for ever. `views` yields the schedulers at every change;
+        one that drains still has sessions."""
+        async for peers in views:
+            alive = {peer.peer_id for peer in peers if peer.state != LOST} | {self._identity.peer_id}
+            self.handle(ev.SchedulersChanged(len(alive)))
+
     # -- workers
 
     def verifier_up(self, link: PeerLink, peer: Identity) -> None:
         """A verifier came; drafters that fit it may be more now, or fewer."""
-        self._verifiers[peer.peer_id] = link
-        bounds = peer.bounds
-        facts = ev.VerifierFacts(
-            peer.peer_id,
-            bounds.sessions_max,
-            bounds.tree_nodes_max,
-            bounds.tokens_max,
-            peer.base_ms or 0.0,
-            peer.row_ms or 0.0,
-            peer.processor,
-        )
-        self.handle(ev.VerifierUp(facts))
-        for fusion in self._fusions:
-            self._offer_drafters(fusion)
+        self._leave(peer.peer_id)
+        self._arrived[peer.peer_id] = link
+        self._target.verifier_came(peer)
+        self._settle()
+
+    def verifier_draining(self, peer_id: str, link: PeerLink) -> None:
+        """A verifier answers the batch that it has; then, at once where it has none, it is as good as gone."""
+        seat = self._core.seats.get(peer_id)
+        if seat is not None and seat.batches:
+            self._parting[peer_id] = link
+        else:
+            self.verifier_down(peer_id, link)
 
     def verifier_down(self, peer_id: str, link: PeerLink) -> None:
         """A verifier is gone."""
-        if self._verifiers.get(peer_id) is link:
-            del self._verifiers[peer_id]
+        self._parting.pop(peer_id, None)
+        if self._arrived.get(peer_id) is link:
+            del self._arrived[peer_id]
+            self._target.verifier_left(peer_id)
+            self._leave(peer_id)
+
+    def _settle(self) -> None:
+        """Uses the verifiers that hold the target, and no others."""
+        fitting = self._target.fitting()
+        for peer_id in [name for name in self._verifiers if name not in fitting]:
+            self._leave(peer_id)
+        for peer_id, link in list(self._arrived.items()):
+            if peer_id in fitting and peer_id not in self._verifiers:
+                self._use(link)
+
+    def _use(self, link: PeerLink) -> None:
+        assert link.peer is not None
+        self._verifiers[link.peer.peer_id] = link
+        self.handle(ev.VerifierUp(convert.verifier_facts(link.peer, self._core.config.batch_rows_max)))
+        for fusion in self._fusions:
+            self._offer_drafters(fusion)
+
+    def _leave(self, peer_id: str) -> None:
+        if self._verifiers.pop(peer_id, None) is not None:
             self._judges.discard(peer_id)
             self.handle(ev.VerifierDown(peer_id))
 
     def verdicts_came(self, peer_id: str, message: verifier_pb2.VerdictBatch) -> None:
         """A verifier has judged a batch."""
-        self._judges.add(peer_id)
-        self.handle(*convert.verdicts_from_proto(message))
+        if peer_id in self._verifiers:
+            self._judges.add(peer_id)
+        *verdicts, done = convert.verdicts_from_proto(message)
+        parting = self._parting.get(peer_id)
+        if parting is None:
+            self.handle(*verdicts, done)
+            return
+        for verdict in verdicts:
+            self.handle(verdict)
+        self._end_span(done)
+        self.verifier_down(peer_id, parting)
 
     def learned(self) -> tuple[LearnedTime, ...]:
         """What the core has learned of the passes of verifiers that have judged something."""
@@ -178,15 +220,22 @@ class SchedulerServicer(SchedulerServiceServicer):
 
     def fusion_up(self, link: PeerLink, peer: Identity) -> None:
         """Fusion came; it will say which drafters it has."""
-        self._fusions[peer.peer_id] = link
+        self._fusions[peer.peer_id] = Fusion(link, asyncio.get_running_loop().time)
         self.handle(ev.FusionUp(peer.peer_id))
 
     def fusion_down(self, peer_id: str, link: PeerLink) -> None:
         """Fusion is gone."""
-        if self._fusions.get(peer_id) is link:
+        known = self._fusions.get(peer_id)
+        if known is not None and known.link is link:
             del self._fusions[peer_id]
             self._drafters.pop(peer_id, None)
             self.handle(ev.FusionDown(peer_id))
+
+    def trees_came(self, peer_id: str, message: fusion_pb2.DraftedTrees) -> None:
+        """Fusion has answered a plan."""
+        if peer_id in self._fusions:
+            self._fusions[peer_id].answered(message.round_id)
+        self.handle(*convert.trees_from_proto(message))
 
     def drafters_changed(self, fusion: str, entries: tuple[Identity, ...]) -> None:
         """Fusion says which drafters it is connected to."""
@@ -211,65 +260,16 @@ class SchedulerServicer(SchedulerServiceServicer):
     # -- admission
 
     async def admit(self) -> None:
-        """Takes requests from Redis as long as there is room, for ever; Redis away means no new ones."""
-        loop = asyncio.get_running_loop()
-        claim_at = loop.time()
-        while True:
-            while self._core.room == 0 or self._draining:
-                self._changed.clear()
-                await self._changed.wait()
-            try:
-                count = min(self._core.room, READ_COUNT_MAX)
-                if loop.time() >= claim_at:
-                    await self._take((await self._admissions.claim(count)).admitted)
-                    claim_at = loop.time() + 2.0
-                batch = await self._admissions.read(count, READ_BLOCK_MS)
-                await self._take(batch.admitted)
-                await self._admissions.ack(batch.expired)
-            except Unavailable as error:
-                log.warning("admission stream away", reason=error.message)
-                await asyncio.sleep(RETRY_S)
+        """Takes requests from Redis as long as there is room, for ever."""
+        await self._admitting.run()
 
-    async def _take(self, entries: tuple[Admitted, ...]) -> None:
-        for entry in entries:
-            if entry.request.gateway_id in self._gateways:
-                await self._accept(entry)
-            else:
-                self._hold(entry)
-
-    async def _accept(self, entry: Admitted) -> None:
+    def _take_in(self, request: pb.AdmittedRequest) -> None:
         offset = asyncio.get_running_loop().time() - time.time()
-        self.handle(ev.RequestCame(convert.admission_from_proto(entry.request, offset)))
-        await self._admissions.ack([entry])
-
-    def _hold(self, entry: Admitted) -> None:
-        """Waits aside for a gateway that is not attached yet; one that never comes leaves the entry to others."""
-
-        async def wait() -> None:
-            if await self._gateway_attached(entry.request.gateway_id):
-                with contextlib.suppress(Unavailable):
-                    await self._accept(entry)
-            else:
-                log.warning("request's gateway is not attached", request=entry.request.request_id)
-
-        task = asyncio.create_task(wait())
-        self._held.add(task)
-        task.add_done_callback(self._held.discard)
-
-    async def _gateway_attached(self, gateway: str) -> bool:
-        """True once the gateway is attached; an entry whose gateway never comes is left for another scheduler."""
-        try:
-            async with asyncio.timeout(GATEWAY_WAIT_S):
-                while gateway not in self._gateways:
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            return False
-        return True
+        self.handle(ev.RequestCame(convert.admission_from_proto(request, offset)))
 
     async def drain(self) -> None:
         """Takes nothing new and waits until every request has ended."""
-        self._draining = True
+        await self._admitting.drain()
         while self._core.live_count:
             self._changed.clear()
             await self._changed.wait()
@@ -278,9 +278,9 @@ class SchedulerServicer(SchedulerServiceServicer):
 class _Gateway:
     """One gateway's stream."""
 
-    def __init__(self, servicer: SchedulerServicer, gateway: str, outbox: Outbox) -> None:
+    def __init__(self, servicer: SchedulerServicer, gateway: Identity, outbox: Outbox) -> None:
         self._servicer = servicer
-        self._gateway = gateway
+        self._gateway = gateway.peer_id
         self._outbox = outbox
         servicer.attach(gateway, outbox)
 
@@ -305,6 +305,10 @@ class VerifierLinks:
         assert link.peer is not None
         self._servicer.verifier_down(link.peer.peer_id, link)
 
+    def on_draining(self, link: PeerLink) -> None:
+        assert link.peer is not None
+        self._servicer.verifier_draining(link.peer.peer_id, link)
+
     def on_message(self, link: PeerLink, message: verifier_pb2.VerifyResponse) -> None:
         if message.HasField("verdicts"):
             assert link.peer is not None
@@ -327,7 +331,7 @@ class FusionLinks:
     def on_message(self, link: PeerLink, message: fusion_pb2.FuseResponse) -> None:
         assert link.peer is not None
         if message.HasField("trees"):
-            self._servicer.handle(*convert.trees_from_proto(message.trees))
+            self._servicer.trees_came(link.peer.peer_id, message.trees)
         elif message.HasField("drafters"):
             self._servicer.drafters_changed(link.peer.peer_id, _identities(message.drafters))
 

@@ -145,3 +145,16 @@ async def test_cancellation_passes_the_border() -> None:
             await mesh.servicer.running.wait()
             call.cancel()
             await mesh.servicer.cancelled.wait()
+
+
+@pytest.mark.parametrize("raw", [b"\x12\x02\xff\xfe", b"\xff\xff\xff"], ids=["bad UTF-8", "no message"])
+async def test_bytes_that_are_no_request_are_the_callers_fault(raw: bytes) -> None:
+    mesh = Mesh(ValueError("not reached"))
+    async with mesh:
+        call: Any = mesh.channel.unary_stream("/cosine.v1.GatewayService/Generate")(raw, timeout=10)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    error = from_rpc_error(caught.value)
+    assert error.reason == "MALFORMED_MESSAGE"
+    assert "<class" not in error.message

@@ -1,198 +1,21 @@
-"""A real gateway between real gRPC clients, a real store and a scheduler that does what each test tells it to."""
+"""A gateway between clients and a scheduler that does what each test tells it to: texts, ends, losses, resumes."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-import grpc
-import grpc.aio
 import pytest
+from gateway_stage import LENGTH, PATIENCE_S, STOP_STRING, STOP_TOKEN, Mesh, failure, rest, running
 
-from cosine.core.errors import BadRequest, MeshError, Unavailable
-from cosine.rpc.errors import Borders, from_rpc_error, to_failure
-from cosine.rpc.hello import Bounds, Identity
-from cosine.rpc.server import server_options
-from cosine.rpc.streams import Outbox, accept
-from cosine.store.admission import AdmissionBounds, AdmissionQueue, AdmissionReader, Admitted
+from cosine.core.errors import BadRequest, Unavailable
+from cosine.rpc.errors import to_failure
+from cosine.store.admission import AdmissionQueue
 from cosine.store.connection import Store
 from cosine.store.embedded import EmbeddedServer
-from cosine.store.registry import LearnedTime, PeerRecord, Registry
+from cosine.store.records import FINISHED_TTL_S
 from cosine.v1 import gateway_pb2 as pb
-from cosine.v1 import scheduler_pb2, types_pb2
-from cosine.v1.gateway_pb2_grpc import GatewayServiceStub
-from cosine.v1.scheduler_pb2_grpc import SchedulerServiceServicer, add_SchedulerServiceServicer_to_server
-from services.gateway.__main__ import assemble
-from services.gateway.settings import GatewaySettings
-
-MESHES = itertools.count()
-PATIENCE_S = 20.0
-
-
-class Scheduler(SchedulerServiceServicer):
-    """Attaches gateways and takes requests only when asked to."""
-
-    def __init__(self, store: Store, name: str) -> None:
-        self.identity = Identity("scheduler", name, bounds=Bounds())
-        self.reader = AdmissionReader(store, name, AdmissionBounds(claim_idle_ms=600_000))
-        self.outboxes: dict[str, Outbox] = {}
-        self.attached = asyncio.Event()
-        self.cancelled: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
-
-    async def start(self) -> PeerRecord:
-        self.server = grpc.aio.server(options=server_options(1 << 20), interceptors=[Borders()])
-        add_SchedulerServiceServicer_to_server(self, self.server)
-        port = self.server.add_insecure_port("127.0.0.1:0")
-        await self.server.start()
-        return PeerRecord("scheduler", self.identity.peer_id, f"127.0.0.1:{port}", self.identity.incarnation)
-
-    async def stop(self) -> None:
-        await self.server.stop(0)
-        await self.reader.close()
-
-    async def Attach(self, request_iterator: Any, context: Any) -> None:
-        await accept(context, self.identity, "gateway", scheduler_pb2.AttachResponse, self._open)
-
-    def _open(self, peer: Identity, outbox: Outbox) -> _Stream:
-        self.outboxes[peer.peer_id] = outbox
-        self.attached.set()
-        return _Stream(self)
-
-    async def take(self) -> scheduler_pb2.AdmittedRequest:
-        """The next request off the stream, acknowledged; the gateway is told that it is taken."""
-        entry = await self.read()
-        await self.reader.ack([entry])
-        self.tell(entry.request)
-        return entry.request
-
-    async def read(self) -> Admitted:
-        async with asyncio.timeout(PATIENCE_S):
-            while not (batch := await self.reader.read(1, 1000)).admitted:
-                pass
-        return batch.admitted[0]
-
-    def tell(
-        self, request: scheduler_pb2.AdmittedRequest, tokens: bytes = b"", offset: int | None = None, **end: Any
-    ) -> None:
-        """Progress; `offset` defaults to where this attempt began."""
-        began = len(request.token_ids) - request.prompt_length
-        progress = scheduler_pb2.RequestProgress(
-            request_id=request.request_id,
-            attempt=request.attempt,
-            offset=began if offset is None else offset,
-            token_ids=tokens,
-            **end,
-        )
-        self.outboxes[request.gateway_id].send(scheduler_pb2.AttachResponse(progress=progress))
-
-
-class _Stream:
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
-
-    def on_message(self, message: scheduler_pb2.AttachRequest) -> None:
-        self._scheduler.cancelled.put_nowait((message.cancel.request_id, message.cancel.attempt))
-
-    def on_closed(self) -> None:
-        pass
-
-
-class Mesh:
-    """One gateway, one scheduler (more on demand), one store."""
-
-    stub: Any
-
-    def __init__(self, store: Store, settings: GatewaySettings) -> None:
-        self.store = store
-        self.registry = Registry(store)
-        self.scheduler = Scheduler(store, "scheduler-0")
-        self.service = assemble(settings, "gateway-0", store)
-
-    async def add_scheduler(self, name: str) -> Scheduler:
-        scheduler = Scheduler(self.store, name)
-        await self.registry.register(await scheduler.start())
-        await scheduler.attached.wait()
-        return scheduler
-
-    def generate(self, **fields: Any) -> Any:
-        """A call, on request "r" with prompt "hi" unless told otherwise."""
-        timeout = fields.pop("timeout", PATIENCE_S)
-        fields = {"request_id": "r", "text": "hi", **fields}
-        return self.stub.Generate(pb.GenerateRequest(**fields), timeout=timeout)
-
-
-@asynccontextmanager
-async def running(store: Store, connect: bool = True, **settings: Any) -> AsyncIterator[Mesh]:
-    defaults: dict[str, Any] = {
-        "model": "toy",
-        "redis_url": store.url,
-        "mesh": "unused",
-        "scheduler_wait_s": PATIENCE_S,
-    }
-    mesh = Mesh(store, GatewaySettings(**{**defaults, **settings}))
-    server = grpc.aio.server(options=server_options(1 << 20), interceptors=[Borders()])
-    for add, servicer, _ in mesh.service.servicers:
-        add(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    tasks = [asyncio.ensure_future(start()) for start in mesh.service.background]
-    record = await mesh.scheduler.start()
-    if connect:
-        await mesh.registry.register(record)
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            mesh.stub = GatewayServiceStub(channel)
-            yield mesh
-    finally:
-        await server.stop(0)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await mesh.scheduler.stop()
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with EmbeddedServer() as server:
-        yield server.url
-
-
-@pytest.fixture
-async def store(url: str) -> AsyncIterator[Store]:
-    opened = Store(url, f"gateway-{next(MESHES)}")
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def mesh(store: Store) -> AsyncIterator[Mesh]:
-    async with running(store) as started:
-        yield started
-
-
-async def rest(call: Any) -> tuple[str, bytes, pb.Finished | None]:
-    """What else a call brings: text, tokens, the end."""
-    text, tokens, finished = "", b"", None
-    while response := await call.read():  # the end is falsy
-        text += response.chunk.text
-        tokens += bytes(response.chunk.token_ids)
-        if response.HasField("finished"):
-            finished = response.finished
-    return text, tokens, finished
-
-
-async def failure(call: Any) -> MeshError:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await rest(call)
-    return from_rpc_error(caught.value)
-
-
-STOP_TOKEN = types_pb2.FINISH_REASON_STOP_TOKEN
-STOP_STRING = types_pb2.FINISH_REASON_STOP_STRING
-LENGTH = types_pb2.FINISH_REASON_LENGTH
+from cosine.v1 import scheduler_pb2
 
 
 async def test_a_request_travels_to_the_scheduler_and_its_text_back(mesh: Mesh) -> None:
@@ -232,6 +55,20 @@ async def test_a_prompt_of_any_length_is_answered_by_name(store: Store) -> None:
     assert [error.reason for error in errors] == ["PROMPT_TOO_LONG"] * 3
     assert "2047 tokens" in errors[1].message
     assert "100000" in errors[2].message
+
+
+async def test_the_record_of_a_request_is_kept_long_only_until_its_end(mesh: Mesh) -> None:
+    async def ttl_s() -> int:
+        return int(await mesh.store.client.ttl(mesh.store.key("request", "r")))
+
+    call = mesh.generate(max_new_tokens=1)
+    request = await mesh.scheduler.take()
+    assert await ttl_s() > FINISHED_TTL_S
+    mesh.scheduler.tell(request, b"a", finish_reason=LENGTH)
+    assert (await rest(call))[0] == "a"
+    async with asyncio.timeout(PATIENCE_S):
+        while await ttl_s() > FINISHED_TTL_S:
+            pass
 
 
 async def test_half_a_character_waits_for_its_other_half(mesh: Mesh) -> None:
@@ -384,21 +221,17 @@ async def test_progress_nobody_waits_for_is_answered_with_a_cancellation(mesh: M
     assert await asyncio.wait_for(mesh.scheduler.cancelled.get(), PATIENCE_S) == ("ghost", 3)
 
 
-async def test_a_full_gateway_refuses_and_says_when_to_come_back(store: Store) -> None:
-    async with running(store, requests_max=1, retry_delay_ms=70) as mesh:
-        call = mesh.generate()
-        await call.read()
-        error = await failure(mesh.generate(request_id="other"))
-        assert (error.reason, error.retry_delay_ms) == ("GATEWAY_FULL", 70)
-        call.cancel()
-
-
-async def test_a_full_mesh_refuses_at_the_door(store: Store) -> None:
-    async with running(store, waiting_max=1) as mesh:
-        call = mesh.generate()
-        await call.read()
-        assert (await failure(mesh.generate(request_id="other"))).reason == "ADMISSION_FULL"
-        call.cancel()
+async def test_tokens_of_an_earlier_attempt_are_never_shown(mesh: Mesh) -> None:
+    call = mesh.generate(max_new_tokens=2)
+    first = await mesh.scheduler.take()
+    mesh.scheduler.tell(first, error=to_failure(Unavailable("VERIFIER_LOST", "gone")))
+    again = await mesh.scheduler.take()
+    assert await asyncio.wait_for(mesh.scheduler.cancelled.get(), PATIENCE_S) == ("r", 1)
+    mesh.scheduler.tell(first, b"zz", finish_reason=LENGTH)
+    mesh.scheduler.tell(first, b"z")
+    mesh.scheduler.tell(again, b"ab", finish_reason=LENGTH)
+    assert (await rest(call))[:2] == ("ab", b"ab")
+    assert await asyncio.wait_for(mesh.scheduler.cancelled.get(), PATIENCE_S) == ("r", 1)
 
 
 async def test_without_a_scheduler_the_client_learns_what_is_missing(store: Store) -> None:
@@ -481,40 +314,6 @@ async def test_logprobs_come_with_their_tokens(mesh: Mesh) -> None:
     responses = [response async for response in call]
     logprobs = [entry.logprob for response in responses for entry in response.chunk.logprobs]
     assert logprobs == [-0.5, -1.5]
-
-
-async def test_peers_and_model_are_told(mesh: Mesh) -> None:
-    verifier = PeerRecord("verifier", "v", "127.0.0.1:9", 5, model_id="toy", tokens_max=64)
-    model = await mesh.stub.GetModel(pb.GetModelRequest(), timeout=PATIENCE_S)
-    assert (model.model_id, model.vocab_size, model.default_strategy) == ("toy", 257, "cosine")
-    assert "plain" in model.strategies
-    await mesh.registry.register(verifier)
-    peers = (await mesh.stub.ListPeers(pb.ListPeersRequest(), timeout=PATIENCE_S)).peers
-    assert [(peer.peer_id, peer.state) for peer in peers] == [("scheduler-0", "serving"), ("v", "serving")]
-    assert not any(peer.HasField("base_ms") or peer.HasField("row_ms") or peer.learned for peer in peers)
-
-
-async def test_times_of_passes_are_told(mesh: Mesh) -> None:
-    verifier = PeerRecord("verifier", "v", "127.0.0.1:9", 5, base_ms=15.5, row_ms=0.0)
-    teacher = PeerRecord("scheduler", "t", "127.0.0.1:9", 6, learned=(LearnedTime("v", 20.0, 0.5),))
-    for record in (teacher, verifier):
-        await mesh.registry.register(record)
-    peers = {peer.peer_id: peer for peer in (await mesh.stub.ListPeers(pb.ListPeersRequest())).peers}
-    assert (peers["v"].base_ms, peers["v"].row_ms, peers["v"].HasField("row_ms")) == (15.5, 0.0, True)
-    (learned,) = peers["t"].learned
-    assert (learned.peer_id, learned.base_ms, learned.row_ms) == ("v", 20.0, 0.5)
-
-
-async def test_a_verifier_with_another_tokenizer_is_named(mesh: Mesh) -> None:
-    await mesh.registry.register(PeerRecord("verifier", "v", "127.0.0.1:9", 5, tokenizer_fingerprint="other"))
-
-    async def ask_until_refused() -> None:
-        while True:
-            await mesh.stub.GetModel(pb.GetModelRequest(), timeout=PATIENCE_S)
-
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await asyncio.wait_for(ask_until_refused(), PATIENCE_S)
-    assert from_rpc_error(caught.value).reason == "TOKENIZER_MISMATCH"
 
 
 async def test_a_draining_gateway_finishes_what_runs_and_takes_nothing_new(mesh: Mesh) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
-from cosine.core.errors import Expired, Full
+from cosine.core.errors import Expired, Full, Unavailable
 from cosine.store.admission import AdmissionBounds, AdmissionQueue, AdmissionReader
 from cosine.store.connection import Store
-from cosine.store.records import RequestRecords
+from cosine.store.records import FINISHED_TTL_S, RequestRecords
 from cosine.v1.scheduler_pb2 import AdmittedRequest
 
 AT_ONCE = AdmissionBounds(waiting_max=3, claim_idle_ms=0, consumer_idle_ms=0)
@@ -45,6 +47,13 @@ async def test_the_door_closes_at_the_bound_and_opens_when_a_request_is_taken(st
     await queue.admit(request("d"))
     assert (await queue.figures()).waiting_count == 3
     await reader.close()
+
+
+async def test_a_full_stream_refuses_whatever_strangers_wrote_into_it(store: Store) -> None:
+    for _ in range(3):
+        await store.client.xadd(store.key("admission"), {"deadline": "soon"})
+    with pytest.raises(Full):
+        await AdmissionQueue(store, AT_ONCE).admit(request("a"))
 
 
 async def test_the_same_attempt_is_admitted_once(store: Store) -> None:
@@ -119,6 +128,68 @@ async def test_what_a_dead_scheduler_held_is_claimed_by_another(store: Store) ->
     assert (await AdmissionQueue(store).figures()).waiting_count == 0
 
 
+async def test_a_released_request_is_handed_out_again(store: Store) -> None:
+    reader, other = AdmissionReader(store, "s1", AT_ONCE), AdmissionReader(store, "s2", AT_ONCE)
+    await AdmissionQueue(store).admit(request("a"))
+    (entry,) = (await reader.read(count=1, block_ms=1000)).admitted
+    for claimer in (reader, other, reader):
+        reader.release(entry)
+        other.release(entry)
+        assert (await claimer.claim(count=8)).admitted == (entry,)
+    assert (await reader.claim(count=8)).admitted == ()
+    await reader.close()
+
+
+async def test_those_at_the_head_of_the_stream_keep_nobody_from_being_claimed(store: Store) -> None:
+    reader, dead = AdmissionReader(store, "s1", AT_ONCE), AdmissionReader(store, "dead", AT_ONCE)
+    for name in "abc":
+        await AdmissionQueue(store, AT_ONCE).admit(request(name))
+    await dead.read(count=3, block_ms=1000)
+    claimed = []
+    for _ in range(3):
+        (entry,) = (await reader.claim(count=1)).admitted
+        reader.release(entry)
+        claimed.append(entry.request.request_id)
+    assert claimed == ["a", "b", "c"]
+    await dead.close()
+
+
+async def test_an_acknowledgement_that_did_not_arrive_is_made_up_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, reader = AdmissionQueue(store), AdmissionReader(store, "s1")
+    await queue.admit(request("a"))
+    batch = await reader.read(count=1, block_ms=1000)
+
+    def away(**_: object) -> None:
+        raise RedisConnectionError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.client, "pipeline", away)
+        with pytest.raises(Unavailable):
+            await reader.ack(batch.admitted)
+    assert (await queue.figures()).waiting_count == 1
+    assert (await reader.claim(count=1)).admitted == ()
+    assert (await queue.figures()).waiting_count == 0
+    await reader.close()
+
+
+async def test_a_broken_entry_costs_no_other_one_when_redis_goes_away(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.client.xadd(store.key("admission"), {"deadline": "0", "request": b"\xff"})
+    await AdmissionQueue(store).admit(request("a"))
+    reader = AdmissionReader(store, "s1")
+
+    def away(**_: object) -> None:
+        raise RedisConnectionError("gone")
+
+    monkeypatch.setattr(store.client, "pipeline", away)
+    batch = await reader.read(count=2, block_ms=1000)
+    assert [entry.request.request_id for entry in batch.admitted] == ["a"]
+    await reader.close()
+
+
 async def test_an_acknowledged_entry_is_not_waiting(store: Store) -> None:
     queue, reader = AdmissionQueue(store), AdmissionReader(store, "s1")
     entry_id = await queue.admit(request("a"))
@@ -145,12 +216,68 @@ async def test_a_redis_that_lost_its_data_is_used_again(store: Store) -> None:
     await reader.close()
 
 
-async def test_an_entry_that_is_no_request_is_dropped(store: Store) -> None:
-    await store.client.xadd(store.key("admission"), {"deadline": "0", "request": b"\xff"})
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"deadline": "0", "request": b"\xff"},
+        {"deadline": "0"},
+        {"deadline": "0", "request": AdmittedRequest(token_ids=[1], prompt_length=2).SerializeToString()},
+    ],
+    ids=["bytes", "nothing", "a prompt longer than its text"],
+)
+async def test_an_entry_that_is_no_request_is_dropped(store: Store, fields: dict[Any, Any]) -> None:
+    await store.client.xadd(store.key("admission"), fields)
     reader = AdmissionReader(store, "s1")
     assert (await reader.read(count=1, block_ms=1000)).admitted == ()
     assert (await AdmissionQueue(store).figures()).waiting_count == 0
     await reader.close()
+
+
+async def test_a_finished_request_is_kept_for_less_time(store: Store) -> None:
+    records = RequestRecords(store)
+    for name in ("done", "running"):
+        await records.save(name, b"1")
+    records.finished("done")
+    keys = [store.key(kind, name) for name in ("done", "running") for kind in ("request", "attempts")]
+    telling = asyncio.create_task(records.run())
+    async with asyncio.timeout(10):
+        while await store.client.ttl(keys[1]) > FINISHED_TTL_S:
+            pass
+    assert [await store.client.ttl(key) > FINISHED_TTL_S for key in keys] == [False, False, True, True]
+    assert await records.load("done") == b"1"
+    assert AdmissionBounds().once_ttl_s < FINISHED_TTL_S
+    telling.cancel()
+    with suppress(asyncio.CancelledError):
+        await telling
+
+
+async def test_finishing_lengthens_nothing_and_survives_the_loss_of_redis(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = RequestRecords(store, ttl_s=30)
+    await records.save("brief", b"1")
+    shorten, tried = records._shorten, asyncio.Queue[list[str]]()
+
+    async def shorten_unless_away(request_ids: list[str]) -> None:
+        tried.put_nowait(request_ids)
+        if tried.qsize() == 1:
+            raise Unavailable("STORE_UNREACHABLE", "gone")
+        await shorten(request_ids)
+        tried.put_nowait([])
+
+    monkeypatch.setattr(records, "_shorten", shorten_unless_away)
+    telling = asyncio.create_task(records.run())
+    async with asyncio.timeout(10):
+        records.finished("lost")
+        while not tried.qsize():
+            await store.ping()
+        records.finished("brief")
+        while tried.qsize() < 3:
+            await store.ping()
+    assert 0 < await store.client.ttl(store.key("request", "brief")) <= 30
+    telling.cancel()
+    with suppress(asyncio.CancelledError):
+        await telling
 
 
 async def test_a_record_is_found_by_its_id_and_its_attempts_are_counted(store: Store) -> None:

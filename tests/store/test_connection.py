@@ -7,7 +7,9 @@ import asyncio
 import pytest
 
 from cosine.core.errors import BadRequest, Unavailable
-from cosine.store.connection import Store, mask
+from cosine.store.connection import Store
+from cosine.text.masking import mask
+from services.gateway.settings import GatewaySettings
 
 
 async def test_an_absent_redis_is_unavailable_and_named_without_its_password() -> None:
@@ -24,9 +26,38 @@ async def test_a_url_that_is_none_is_a_bad_request() -> None:
         Store("localhost:6379")
 
 
-def test_only_the_password_is_masked() -> None:
-    assert mask("redis://:pw@host:1") == "redis://:***@host:1"
-    assert mask("unix:///tmp/redis.sock") == "unix:///tmp/redis.sock"
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:secret@host:1", "redis://:***@host:1"),
+        ("redis://user:secret@host:1/0", "redis://user:***@host:1/0"),
+        ("redis://:sec/ret@host:1/0", "redis://:***@host:1/0"),
+        ("redis://:sec@ret@host:1", "redis://:***@host:1"),
+        ("redis://:?secret#@host:1", "redis://:***@host:1"),
+        ("unix:///tmp/redis.sock?password=secret", "unix:///tmp/redis.sock?password=***"),
+        ("redis://host:1?db=1&password=sec@ret&protocol=2", "redis://host:1?db=1&password=***&protocol=2"),
+        ("rediss://host:1?ssl_password=secret", "rediss://host:1?ssl_password=***"),
+    ],
+)
+def test_a_password_is_masked_wherever_it_stands(url: str, shown: str) -> None:
+    assert mask(url) == shown
+
+
+@pytest.mark.parametrize("text", ["unix:///tmp/redis.sock", "redis://host:1/0?db=1", "127.0.0.1:0", "vanilla:depth=3"])
+def test_nothing_else_is_masked(text: str) -> None:
+    assert mask(text) == text
+
+
+@pytest.mark.parametrize("url", ["redis://:sec/ret@host:1/0", "localhost:6379?password=secret"])
+async def test_a_url_that_is_none_does_not_tell_its_password(url: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        Store(url)
+    assert not any(part in str(caught.value) + str(caught.value.details) for part in ("sec", "ret@"))
+
+
+async def test_settings_are_printed_without_passwords() -> None:
+    settings = GatewaySettings.model_construct(redis_url="unix:///tmp/redis.sock?password=secret")
+    assert settings.masked()["redis_url"] == "unix:///tmp/redis.sock?password=***"
 
 
 async def test_keys_of_a_mesh_share_a_hash_tag() -> None:

@@ -6,10 +6,11 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from cosine.core.errors import Mismatch, Unavailable
 from cosine.store.connection import Store
@@ -53,6 +54,77 @@ async def test_a_record_of_a_later_release_is_read_without_what_is_new(store: St
     record["temper"] = record["learned"][0]["temper"] = "calm"
     await store.client.hset(peers, DRAFTER.peer_id, json.dumps(record))
     assert await registry.peers() == (known,)
+
+
+WHOLE = {**asdict(DRAFTER), "peer_id": "odd", "incarnation": "7"}
+MALFORMED: dict[str, bytes] = {
+    "no text": b"\xff",
+    "no object": b"[1]",
+    "a number": b"1",
+    "too deep": b"[" * 100_000,
+    "no incarnation": json.dumps({key: value for key, value in WHOLE.items() if key != "incarnation"}).encode(),
+    **{
+        f"{field} {value!r}": json.dumps({**WHOLE, field: value}).encode()
+        for field, value in [
+            ("incarnation", "first"),
+            ("incarnation", "-1"),
+            ("role", None),
+            ("address", 5),
+            ("model_id", "\ud800"),
+            ("state", []),
+            ("tokens_max", "many"),
+            ("vocab_size", -1),
+            ("load", 1 << 32),
+            ("base_ms", "slow"),
+            ("row_ms", float("nan")),
+            ("learned", 5),
+            ("learned", [{"peer_id": "v"}]),
+            ("learned", [{"peer_id": "v", "base_ms": 1.0, "row_ms": None}]),
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("record", MALFORMED.values(), ids=MALFORMED)
+async def test_a_record_that_cannot_be_read_is_left_out_and_named_once(store: Store, record: bytes) -> None:
+    registry = Registry(store)
+    await registry.register(DRAFTER)
+    seconds, _ = await store.client.time()
+    await store.client.hset(store.key("peers"), "odd", record)
+    await store.client.hset(store.key("seen"), "odd", seconds * 1000)
+    with capture_logs() as logs:
+        views = registry.watch()
+        assert await anext(views) == await registry.peers() == (DRAFTER,)
+        await views.aclose()  # type: ignore[attr-defined]
+    assert [line["record"] for line in logs] == ["odd"]
+
+
+async def test_a_record_that_has_become_readable_is_listed(store: Store) -> None:
+    registry = Registry(store)
+    await registry.register(DRAFTER)
+    for record in (b"[1]", b"{"):
+        await store.client.hset(store.key("peers"), DRAFTER.peer_id, record)
+        assert await registry.peers() == ()
+        await registry.beat(DRAFTER)
+        assert await registry.peers() == (DRAFTER,)
+
+
+async def test_a_peer_leaves_past_a_record_that_cannot_be_read(store: Store) -> None:
+    registry = Registry(store)
+    await store.client.hset(store.key("peers"), DRAFTER.peer_id, b"[1]")
+    await registry.leave(DRAFTER)
+    assert await registry.peers() == ()
+
+
+async def test_a_heartbeat_time_that_is_none_counts_as_long_ago(store: Store) -> None:
+    registry = Registry(store)
+    await registry.register(DRAFTER)
+    await store.client.hset(store.key("seen"), DRAFTER.peer_id, "yesterday")
+    assert await registry.peers() == ()
+    await registry.register(DRAFTER)
+    await store.client.hset(store.key("seen"), DRAFTER.peer_id, "yesterday")
+    await registry.beat(DRAFTER)
+    assert await registry.peers() == (DRAFTER,)
 
 
 async def test_peers_are_sorted_by_role_and_id(store: Store) -> None:
@@ -106,6 +178,29 @@ async def test_a_registrar_registers_drains_and_leaves(store: Store) -> None:
         await running
     await until(views, [])
     await views.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_registry_that_is_away_is_spoken_of_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry(store, RegistryTimes(beat_s=0.0))
+    beats, enough = [0], asyncio.Event()
+
+    async def write(record: PeerRecord, takes_over: bool) -> bool:
+        beats[0] += 1
+        if beats[0] % 5:
+            raise Unavailable("STORE_UNREACHABLE", "gone")
+        if beats[0] == 10:
+            enough.set()
+        return True
+
+    monkeypatch.setattr(registry, "_write", write)
+    with capture_logs() as logs:
+        running = asyncio.create_task(Registrar(registry, DRAFTER).run("127.0.0.1:9"))
+        async with asyncio.timeout(10):
+            await enough.wait()
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+    assert [line["event"] for line in logs] == ["cannot reach the registry", "registry reached again"] * 2
 
 
 async def test_a_registrar_whose_name_was_taken_ends(store: Store) -> None:

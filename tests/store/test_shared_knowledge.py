@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import suppress
 
 import pytest
+from structlog.testing import capture_logs
 
 from cosine.core.errors import Unavailable
 from cosine.core.knowledge import PATH, Changes, Knowledge, Shared, merged
@@ -75,11 +75,12 @@ async def test_what_redis_lost_is_put_back(store: Store) -> None:
 @pytest.mark.parametrize(
     "damage", [b"", b"{}", b"\xff", b"[1]", b'{"names":[],"clusters":{"a":1},"taken":{},"epoch":""}']
 )
-async def test_what_cannot_be_read_is_begun_anew(store: Store, damage: bytes, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_cannot_be_read_is_begun_anew(store: Store, damage: bytes) -> None:
     await store.client.set(store.key("knowledge", "1"), damage)
-    shared = await SharedKnowledge(store).exchange(taught("a").take_changes(0.0))
+    with capture_logs() as logs:
+        shared = await SharedKnowledge(store).exchange(taught("a").take_changes(0.0))
     assert tries(shared, "coder") == 8
-    assert ("begun anew" in caplog.text) == bool(damage)
+    assert ["begun anew" in line["event"] for line in logs] == [True] * bool(damage)
     assert decode(await store.client.get(store.key("knowledge", "1"))) is not None
 
 
@@ -146,19 +147,17 @@ class Flaky(SharedKnowledge):
         return await super().exchange(changes)
 
 
-async def test_an_outage_is_said_once_and_costs_nothing_that_was_learned(
-    store: Store, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.WARNING)
+async def test_an_outage_is_said_once_and_costs_nothing_that_was_learned(store: Store) -> None:
     knowledge, shared = taught("a"), Flaky(store)
     exchange = KnowledgeExchange(shared, knowledge)
-    for outage_count in (1, 2):
+    for _outage in range(2):
         shared.away = True
-        for _ in range(3):
-            await exchange.exchange()
-            knowledge.priors(ABOUT_LOVE).note("poet", Credit(1, 1))
+        with capture_logs() as logs:
+            for _ in range(3):
+                await exchange.exchange()
+                knowledge.priors(ABOUT_LOVE).note("poet", Credit(1, 1))
         assert knowledge.priors(ABOUT_LOVE).prior("poet") > 0.6
-        assert caplog.text.count("each scheduler uses its own") == outage_count
+        assert ["each scheduler uses its own" in line["event"] for line in logs] == [True]
         shared.away = False
         await exchange.exchange()
         await exchange.exchange()
