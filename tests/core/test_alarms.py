@@ -76,5 +76,5 @@ def test_a_scheduler_keeps_nothing_of_requests_that_have_ended_before_their_dead
         trace.judged(batch_id, verdict(session_id, [8, 9], 52, nodes=[0]))
     assert trace.scheduler.live_count == 0
     gc.collect()
-    assert sum(isinstance(thing, Live) for thing in gc.get_objects()) == 0
+    assert sum(type(thing) is Live for thing in gc.get_objects()) == 0
     assert len(trace.scheduler._alarms) <= 2 * SWEEP_COUNT_MIN

@@ -47,7 +47,7 @@ def test_stop_tokens_join_the_models_own() -> None:
         ({"max_new_tokens": 0}, "MAX_NEW_TOKENS", "max_new_tokens", "1..10"),
         ({"max_new_tokens": 11}, "MAX_NEW_TOKENS", "max_new_tokens", "1..10"),
         ({"max_new_tokens": 10, "prompt": (1,) * 12}, "MAX_NEW_TOKENS", "max_new_tokens", "at most 8"),
-        ({"sampling": Sampling(temperature=-1)}, "PARAMETER_OUT_OF_RANGE", "temperature", "[0, 100]"),
+        ({"sampling": Sampling(temperature=-1)}, "PARAMETER_OUT_OF_RANGE", "temperature", "or 0.001 to 100"),
         ({"sampling": Sampling(logit_bias=((100, 1.0),))}, "PARAMETER_OUT_OF_RANGE", "logit_bias", "0..99"),
         ({"stop": ("x",) * 17}, "STOP", "stop", "at most 16"),
         ({"stop": ("",)}, "STOP", "stop", "1..256 bytes"),

@@ -67,7 +67,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
 # name: sampling fields, words the message must hold. All are PARAMETER_OUT_OF_RANGE.
 RULES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     **{
-        f"temperature {value}": ({"temperature": value}, ("temperature", f"{value:g}", "[0, 100]"))
+        f"temperature {value}": ({"temperature": value}, ("temperature", f"{value:g}", "0.001 to 100"))
         for value in (-0.5, 101.0, NAN, INFINITY, -INFINITY)
     },
     **{f"top_p {value}": ({"top_p": value}, ("top_p", "(0, 1]")) for value in (0.0, -1.0, 1.5, NAN)},
