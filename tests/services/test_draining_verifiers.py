@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+from kept_messages import Link
 
 from cosine.core import events as ev
 from cosine.core.config import SchedulerConfig
@@ -17,22 +18,6 @@ from services.scheduler.service import SchedulerServicer, VerifierLinks
 VERIFIER = Identity("verifier", "first", 2, model_id="m", vocab_size=257, bounds=Bounds(sessions_max=8))
 OTHER = replace(VERIFIER, peer_id="second", incarnation=3)
 PROMPT = (1, 2, 3)
-
-
-class Link:
-    """A link that is up and keeps what is sent over it."""
-
-    def __init__(self, peer: Identity) -> None:
-        self.peer = peer
-        self.sent: list[Any] = []
-
-    def send(self, message: Any) -> bool:
-        self.sent.append(message)
-        return True
-
-    @property
-    def batches(self) -> list[verifier_pb2.VerifyBatch]:
-        return [message.batch for message in self.sent if message.HasField("batch")]
 
 
 class Shell:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+from kept_messages import Link
 from structlog.testing import capture_logs
 
 from cosine.core import events as ev
@@ -21,22 +22,6 @@ GATEWAY = Identity("gateway", "g", 1, model_id="m", tokenizer_fingerprint="a" * 
 VERIFIER = Identity("verifier", "v", 2, model_id="m", tokenizer_fingerprint="a" * 64, vocab_size=257)
 OTHER_WEIGHTS = replace(VERIFIER, peer_id="other", model_id="n")
 OTHER_TOKENS = replace(VERIFIER, peer_id="foreign", tokenizer_fingerprint="b" * 64)
-
-
-class Link:
-    """A link that is up and keeps what is sent over it."""
-
-    def __init__(self, peer: Identity) -> None:
-        self.peer = peer
-        self.sent: list[Any] = []
-
-    def send(self, message: Any) -> bool:
-        self.sent.append(message)
-        return True
-
-    @property
-    def batches(self) -> list[verifier_pb2.VerifyBatch]:
-        return [message.batch for message in self.sent if message.HasField("batch")]
 
 
 class Shell:
