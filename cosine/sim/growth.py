@@ -10,18 +10,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from cosine.core.plan import StepItem
+from cosine.core.running_ahead import Part
 from cosine.core.tree import ROOT, TokenTree
 from cosine.sim.library import Context, Script, key_after
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What a pass runs of one session, without what hangs below it: the cache keeps `base_length` tokens, `token_ids`
-    follow."""
-
-    session_id: str
-    base_length: int
-    token_ids: tuple[int, ...]
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from cosine.core.running_ahead import Foresight
 from cosine.engine.base import Engine
 from cosine.engine.drafting import DraftItem, DraftResult, cancelled, draft
 from cosine.engine.running_ahead import RunningAhead
@@ -34,7 +35,7 @@ class DrafterServicer(DrafterServiceServicer):
         codec = Codec(_parse, _answer, cancelled)
         if run_ahead:
             ahead = RunningAhead(engine)
-            show_running_ahead(ahead)
+            show_running_ahead(ahead.foresight)
             self.desk: Desk[DraftItem, DraftResult] = Desk(
                 ahead.engine, lambda _, items, stop: ahead.draft(items, stop), codec, _observe, ahead.idle
             )
@@ -53,10 +54,10 @@ class DrafterServicer(DrafterServiceServicer):
         )
 
 
-def show_running_ahead(ahead: RunningAhead) -> None:
+def show_running_ahead(foresight: Foresight) -> None:
     """Shows in the metrics what running ahead costs and saves."""
-    DRAFTER_AHEAD_PASSES.set_function(lambda: ahead.pass_count)
-    DRAFTER_AHEAD_HITS.set_function(lambda: ahead.skipped_count)
+    DRAFTER_AHEAD_PASSES.set_function(lambda: foresight.pass_count)
+    DRAFTER_AHEAD_HITS.set_function(lambda: foresight.skipped_count)
 
 
 def _observe(items: Sequence[DraftItem], results: Sequence[DraftResult], seconds: float) -> None:

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cosine.core.running_ahead import AHEAD_MAX, best_path
 from cosine.core.sampling import GREEDY, Sampling
-from cosine.core.tree import EMPTY, TokenTree, chain
+from cosine.core.tree import EMPTY, chain
 from cosine.engine.base import EngineLimits, Logits, Segment
 from cosine.engine.drafting import DraftItem, DraftResult, draft
-from cosine.engine.running_ahead import AHEAD_MAX, RunningAhead, best_path
+from cosine.engine.running_ahead import RunningAhead
 from cosine.engine.toy import VOCAB_SIZE, ToyEngine
 from cosine.engine.verifying import Status
 
@@ -83,7 +84,7 @@ def talk(
             else:
                 items.append(data.draw(an_item(name, told[name], last.get(name)), name))
         answers = with_ahead.draft(items)
-        with_ahead._right = 1.0  # run ahead, whatever came of it so far
+        with_ahead.foresight._right = 1.0  # run ahead, whatever came of it so far
         for item, answer, expected in zip(items, answers, draft(without, items), strict=True):
             check(answer, expected)
             told[item.session_id] = [*told.get(item.session_id, [])[: item.base_length], *item.token_ids]
@@ -149,8 +150,8 @@ def test_a_path_that_goes_on_as_guessed_needs_no_pass_inside_its_steps(how: dict
     assert passes == 4 * depth
     assert saved == depth, "only the first step is a surprise"
     assert text == same
-    assert ahead.skipped_count == 3 * depth
-    assert ahead.pass_count == 4 * depth
+    assert ahead.foresight.skipped_count == 3 * depth
+    assert ahead.foresight.pass_count == 4 * depth
 
 
 def test_a_pass_that_a_step_makes_useless_is_given_up_and_one_that_it_needs_goes_on() -> None:
@@ -163,9 +164,9 @@ def test_a_pass_that_a_step_makes_useless_is_given_up_and_one_that_it_needs_goes
     ]
     for waiting in ([SURPRISE], [following[0], SURPRISE], [replace(following[1], token_ids=(0, 0))], items):
         assert ahead.idle(lambda waiting=waiting: waiting)
-    assert ahead.pass_count == 0
+    assert ahead.foresight.pass_count == 0
     assert ahead.idle(lambda: following)
-    assert ahead.pass_count == 1
+    assert ahead.foresight.pass_count == 1
     assert not ahead.idle()
 
 
@@ -194,12 +195,6 @@ def test_a_step_is_given_up_between_its_passes_as_without_and_leaves_nothing_wro
     assert ahead.draft([again]) == draft(plain, [again])
 
 
-def test_with_a_beam_the_first_pass_of_a_step_is_foreseen() -> None:
-    engine = Counting()
-    inside, _ = follow(RunningAhead(engine), engine, 3, idle=True, step_count=2, beam=2, width=2)
-    assert inside == 2 + 1 + 1
-
-
 def beside(item: DraftItem, answer: DraftResult) -> DraftItem:
     """A step that goes on from another token than the best guess."""
     return replace(item, base_length=3, token_ids=((best_path(answer.tree)[0] + 1) % VOCAB_SIZE,))
@@ -212,7 +207,7 @@ def test_sessions_run_ahead_together_and_are_answered_beside_others() -> None:
     first, second = ahead.draft(items)
     assert ahead.idle()
     assert not ahead.idle()
-    assert (engine.pass_count, ahead.pass_count) == (2, 1)
+    assert (engine.pass_count, ahead.foresight.pass_count) == (2, 1)
     rows = engine.row_count
     following = [replace(items[0], base_length=3, token_ids=tuple(best_path(first.tree))), beside(items[1], second)]
     found = ahead.draft(following)
@@ -221,50 +216,13 @@ def test_sessions_run_ahead_together_and_are_answered_beside_others() -> None:
     assert found == draft(plain, following)
 
 
-def test_nothing_is_run_ahead_of_more_sessions_than_will_probably_all_go_on_as_foreseen() -> None:
-    ahead = RunningAhead(Counting())
-    ahead.draft([DraftItem(name, 0, tuple(context(name)), run_ahead=True) for name in SESSIONS])
-    assert not ahead.idle()
-
-
-def test_a_drafter_that_is_seldom_followed_stops_running_ahead_until_it_is() -> None:
-    engine = Counting()
-    ahead = RunningAhead(engine)
-    asked = DraftItem("a", 0, tuple(context("a")), run_ahead=True)
-
-    def tell(right: bool) -> bool:
-        (answer,) = ahead.draft([asked])
-        ahead.draft(
-            [replace(asked, base_length=3, token_ids=tuple(best_path(answer.tree)))]
-            if right
-            else [beside(asked, answer)]
-        )
-        return ahead.idle()
-
-    assert tell(right=True)
-    wrong = sum(tell(right=False) for _ in range(50))
-    assert 0 < wrong < 50
-    assert not tell(right=False)
-    right = sum(tell(right=True) for _ in range(50))
-    assert 0 < right < 50
-    assert tell(right=True)
-
-
-def test_nothing_is_run_ahead_of_a_step_that_does_not_ask() -> None:
-    engine = Counting()
-    ahead = RunningAhead(engine)
-    ahead.draft([DraftItem("a", 0, (1, 2)), DraftItem("b", 3, (1,), run_ahead=True)])
-    assert not ahead.idle()
-    assert engine.pass_count == 1
-
-
 def test_a_closed_session_is_not_run_ahead_and_leaves_nothing() -> None:
     engine = Counting()
     ahead = RunningAhead(engine)
     ahead.draft([DraftItem("a", 0, (1, 2), run_ahead=True)])
     ahead.engine.close(["a"])
     assert not ahead.idle()
-    assert not ahead._aheads
+    assert not ahead.foresight.rides("a")
     assert not engine.tokens("a")
 
 
@@ -272,7 +230,7 @@ def test_no_more_sessions_are_held_than_the_engine_holds() -> None:
     ahead = RunningAhead(Counting(replace(LIMITS, sessions_max=2)))
     for name in SESSIONS:
         ahead.draft([DraftItem(name, 0, (1, 2), run_ahead=True)])
-    assert list(ahead._aheads) == ["b", "c"]
+    assert [name for name in SESSIONS if ahead.foresight.rides(name)] == ["b", "c"]
 
 
 def test_a_full_session_is_not_run_ahead() -> None:
@@ -282,9 +240,3 @@ def test_a_full_session_is_not_run_ahead() -> None:
     assert ahead.idle()
     assert not ahead.idle()
     assert len(engine.tokens("a")) == 4
-
-
-def test_the_best_path_goes_by_confidence_and_then_by_token() -> None:
-    tree = TokenTree((9, 4, 3, 8), (-1, -1, 1, 0), (0.4, 0.4, 0.1, 1.0), (1, 1, 1, 1))
-    assert best_path(tree) == [4, 3]
-    assert best_path(EMPTY) == []

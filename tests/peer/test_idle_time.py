@@ -8,9 +8,10 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
+from cosine.core.running_ahead import best_path
 from cosine.engine.base import Engine, EngineLimits
 from cosine.engine.drafting import DraftItem, DraftResult, cancelled
-from cosine.engine.running_ahead import RunningAhead, best_path
+from cosine.engine.running_ahead import RunningAhead
 from cosine.engine.toy import ToyEngine
 from cosine.peer.desk import Closing, Codec, Desk, DeskStream, Work
 from cosine.rpc.hello import Bounds
@@ -89,7 +90,7 @@ async def test_a_job_ends_the_idle_piece_under_way_and_the_rest_follows_it() -> 
     pieces = Pieces(2)
     desk = Desk(toy(), pieces.compute, CODEC, lambda *_: None, pieces)
     async with working(desk, pieces) as answers:
-        stream = desk.open_stream(answers, Bounds())  # type: ignore[arg-type]
+        stream = desk.open_stream(answers, Bounds())  # type: ignore[arg-type]  # stands in for it
         stream.on_message(step(1))
         await answers.next()
         await pieces.began()
@@ -107,7 +108,7 @@ async def test_nothing_is_done_unasked_before_the_first_job() -> None:
     pieces.ends.set()
     desk = Desk(toy(), pieces.compute, CODEC, lambda *_: None, pieces)
     async with working(desk, pieces) as answers:
-        stream = desk.open_stream(answers, Bounds())  # type: ignore[arg-type]
+        stream = desk.open_stream(answers, Bounds())  # type: ignore[arg-type]  # stands in for it
         stream.on_message(step(1))
         await pieces.began()
     assert pieces.log[0] == "job"
@@ -127,15 +128,15 @@ async def test_a_drafter_that_runs_ahead_answers_from_idle_time_and_forgets_with
 
     desk: Bench = Desk(ahead.engine, lambda _, items, stop: ahead.draft(items, stop), CODEC, lambda *_: None, idle)
     async with working(desk) as answers, asyncio.timeout(DEADLINE_S):
-        stream = desk.open_stream(answers, Bounds())  # type: ignore[arg-type]
+        stream = desk.open_stream(answers, Bounds())  # type: ignore[arg-type]  # stands in for it
         stream.on_message(step(1))
         (first,) = (await answers.next())[1]
         await rested.wait()
-        assert (ahead.pass_count, ahead.skipped_count) == (1, 0)
+        assert (ahead.foresight.pass_count, ahead.foresight.skipped_count) == (1, 0)
         rested.clear()
         stream.on_message(step(2, 2, *best_path(first.tree)))
         await answers.next()
-        assert ahead.skipped_count == 1
+        assert ahead.foresight.skipped_count == 1
         await rested.wait()
         rested.clear()
         stream.on_message(Closing(("a",)))
@@ -179,7 +180,7 @@ async def bench(log: Log) -> AsyncIterator[DeskStream[DraftItem, DraftResult]]:
         log.append("answer")
 
     desk: Bench = Desk(toy(), log.compute, CODEC, lambda *_: None, log.idle)
-    desk._worker = AtOnce()  # type: ignore[assignment]
+    desk._worker = AtOnce()  # type: ignore[assignment]  # stands in for it
     tasks = [asyncio.create_task(desk.work()), asyncio.create_task(outbox.drain_into(write))]
     try:
         yield desk.open_stream(outbox, Bounds())
