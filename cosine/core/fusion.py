@@ -168,16 +168,17 @@ class Fusion:
         session = self._sessions.pop(item.session_id, None) or Session()
         if item.base_length > len(session.tokens):
             return None
-        keep = None
         speculated = session.tokens + session.backbone
-        if item.base_length == len(session.tokens):
-            if plan.calibrated:
-                self._judge(session, item.token_ids)
-            keep = session.left_by(item.token_ids) if plan.lookahead else None
+        held = len(session.tokens)
+        if item.base_length == held and plan.calibrated:
+            self._judge(session, item.token_ids)
         session.tokens = session.tokens[: item.base_length] + list(item.token_ids)
         agreed = _common_prefix(speculated, session.tokens, item.base_length)
         session.known = {drafter: min(length, agreed) for drafter, length in session.known.items()}
-        session.restart(keep)
+        if plan.lookahead and item.base_length == held:
+            session.go_on(item.token_ids)
+        else:
+            session.restart()
         self._sessions[item.session_id] = session
         while len(self._sessions) > self._sessions_max:
             self._sessions.popitem(last=False)
@@ -188,11 +189,12 @@ class Fusion:
         grower, node = session.grower, ROOT
         scores: dict[str, list[bool]] = {}
         for token in committed:
-            for proposal in session.proposals.get(node, ()):
-                hit = grower.token_id(proposal.node) == token
-                scores.setdefault(proposal.drafter, []).append(hit)
-                self._calibrations.setdefault(proposal.drafter, Calibration()).note(proposal.raw, hit)
-                session.records.setdefault(proposal.drafter, Record()).note(proposal.estimate, hit)
+            for proposals in session.proposals:
+                for proposed, raw in proposals.below(node):
+                    hit = proposed == token
+                    scores.setdefault(proposals.drafter, []).append(hit)
+                    self._calibrations.setdefault(proposals.drafter, Calibration()).note(raw, hit)
+                    session.records.setdefault(proposals.drafter, Record()).note(proposals.worth(raw), hit)
             below = grower.child(node, token)
             if below is None:
                 break

@@ -9,71 +9,21 @@ matters: while a verdict is out, after one, and in the "fork" reading of token f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import chain
 
 from cosine.core.calibration import Record
 from cosine.core.plan import DraftedTree, DraftPlan, PlanItem, Reading, StepItem
-from cosine.core.tree import EMPTY, ROOT, Grower, TokenTree, children, hang, prune, select, values
+from cosine.core.tree import ROOT, Grower, TokenTree, children, prune, select, values
 
+GONE = ROOT - 1
 AHEAD_BEAM = 16
 AHEAD_STEPS = 3  # between two exchanges; what is begun when the verdict comes is lost
 AHEAD_ENDS_MAX = 32
 AHEAD_VALUE_MIN = 0.02
-AHEAD_SURE_MIN = 0.05  # of siblings; nearly all that is said with less is wrong
+AHEAD_SIBLING_MIN = 0.05  # nearly all that is said with less is wrong, and costs more than it brings
 
 Estimate = Callable[["Session", str], Callable[[float], float]]
-
-
-@dataclass(slots=True)
-class Proposal:
-    """A token a drafter proposed at a node of the tree, to be judged once the target's pick there is known."""
-
-    node: int
-    drafter: str
-    raw: float
-    estimate: float
-
-
-@dataclass(slots=True)
-class Session:
-    """A request's tokens and what fusion remembers of its last tree; `proposals` by the node they hang below."""
-
-    tokens: list[int] = field(default_factory=list)
-    known: dict[str, int] = field(default_factory=dict)
-    backbone: list[int] = field(default_factory=list)
-    grower: Grower = field(default_factory=Grower)
-    proposals: dict[int, list[Proposal]] = field(default_factory=dict)
-    records: dict[str, Record] = field(default_factory=dict)
-
-    def restart(self, keep: tuple[TokenTree, dict[int, list[Proposal]]] | None) -> None:
-        """Forgets the last tree, or all of it that a verdict left no room for."""
-        tree, self.proposals = keep or (EMPTY, {})
-        self.backbone = []
-        self.grower = Grower()
-        for node in range(len(tree)):
-            self.grower.add(tree.parents[node], tree.token_ids[node], tree.confidences[node], 0)
-
-    def left_by(self, committed: Sequence[int]) -> tuple[TokenTree, dict[int, list[Proposal]]] | None:
-        """What of the last tree still holds below the committed tokens, with its proposals; None where nothing does."""
-        root = ROOT
-        for token in committed:
-            below = self.grower.child(root, token)
-            if below is None:
-                return None
-            root = below
-        tree = self.grower.tree()
-        place, nodes = {root: ROOT}, list[int]()
-        for node in range(root + 1, len(tree)):
-            if tree.parents[node] in place:
-                place[node] = len(nodes)
-                nodes.append(node)
-        if not nodes:
-            return None
-        kept = {place[parent]: found for parent, found in self.proposals.items() if parent in place}
-        for proposal in chain.from_iterable(kept.values()):
-            proposal.node = place[proposal.node]
-        return hang(tree, root, nodes), kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +36,72 @@ class Asked:
     nodes: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Proposals:
+    """What a drafter proposed in one answer, to be judged once the target's picks are known.
+
+    `places` says where in the session's tree each node of the answer is now, first what the whole hangs below; GONE for
+    one that is not in it any more. Nodes of the answer before `first` were sent, not proposed. `worth` is what a
+    confidence was thought to be worth.
+    """
+
+    drafter: str
+    answer: TokenTree
+    first: int
+    places: Sequence[int]
+    worth: Callable[[float], float]
+
+    def below(self, node: int) -> list[tuple[int, float]]:
+        """Tokens that were proposed right below a node of the session's tree, each with its raw confidence."""
+        answer, found = self.answer, list[tuple[int, float]]()
+        with suppress(ValueError):  # the node, or its next child, is not there
+            parent, child = self.places.index(node) - 1, self.first
+            while True:
+                child = answer.parents.index(parent, child)
+                found.append((answer.token_ids[child], answer.confidences[child]))
+                child += 1
+        return found
+
+    def nodes(self) -> list[int]:
+        """Where what was proposed is now, as far as it is in the session's tree."""
+        return [node for node in self.places[1 + self.first :] if node > ROOT]
+
+    def moved(self, places: Mapping[int, int]) -> Proposals | None:
+        """The same where the session's nodes have gone to other places; None where nothing is left of it."""
+        now = replace(self, places=[places.get(node, GONE) for node in self.places])
+        return now if now.nodes() else None
+
+
+@dataclass(slots=True)
+class Session:
+    """A request's tokens and what fusion remembers of its last tree."""
+
+    tokens: list[int] = field(default_factory=list)
+    known: dict[str, int] = field(default_factory=dict)
+    backbone: list[int] = field(default_factory=list)
+    grower: Grower = field(default_factory=Grower)
+    proposals: list[Proposals] = field(default_factory=list)
+    records: dict[str, Record] = field(default_factory=dict)
+
+    def restart(self) -> None:
+        """Forgets the last tree."""
+        self.grower, self.proposals, self.backbone = Grower(), [], []
+
+    def go_on(self, committed: Sequence[int]) -> None:
+        """Keeps of the last tree what still holds below the committed tokens."""
+        root = ROOT
+        for token in committed:
+            below = self.grower.child(root, token)
+            if below is None:
+                self.restart()
+                return
+            root = below
+        self.grower, places = self.grower.below(root)
+        moved = (proposals.moved(places) for proposals in self.proposals)
+        self.proposals = [proposals for proposals in moved if proposals is not None]
+        self.backbone = []
+
+
 @dataclass(slots=True)
 class Growth:
     """One session's tree while it grows. `whole` says that drafters are sent the tree, not only its tip; `ahead` that
@@ -96,7 +112,6 @@ class Growth:
     forks: bool = False
     whole: bool = False
     ahead: bool = False
-    kids: dict[int, list[int]] = field(default_factory=dict)
     tip: int = ROOT
     tip_value: float = 1.0
     depth: int = 0
@@ -106,7 +121,7 @@ class Growth:
     ahead_left: int = 0
     guesses: list[tuple[int, Asked, TokenTree]] = field(default_factory=list)
     own: dict[int, int] = field(default_factory=dict)
-    sent: tuple[float, tuple[int, ...]] | None = None
+    sent: tuple[float, tuple[int, ...], TokenTree] | None = None
 
     @property
     def grower(self) -> Grower:
@@ -114,13 +129,10 @@ class Growth:
 
     def adopt(self) -> None:
         """Starts from what the session's last tree left."""
-        tree = self.grower.tree()
-        for node, parent in enumerate(tree.parents):
-            self.kids.setdefault(parent, []).append(node)
         bits = {drafter: 1 << bit for bit, drafter in enumerate(self.item.drafters)}
-        for proposal in chain.from_iterable(self.session.proposals.values()):
-            self.grower.claim(proposal.node, bits.get(proposal.drafter, 0))
-        self.whole = len(tree) > 0
+        for proposals in self.session.proposals:
+            self.grower.claim(proposals.nodes(), bits.get(proposals.drafter, 0))
+        self.whole = len(self.grower) > 0
         self.move_tip()
         self.kept_depth = self.depth
 
@@ -134,40 +146,28 @@ class Growth:
         """Hangs all guesses below the places they were asked for, then moves the tip down the best path."""
         for bit, asked, tree in self.guesses:
             drafter = self.item.drafters[bit]
-            place = self._hang(asked, tree, drafter, 1 << bit, estimate(self.session, drafter))
+            worth = estimate(self.session, drafter)
+            places = self._hang(asked, tree, worth, 1 << bit)
+            self.session.proposals.append(Proposals(drafter, tree, len(asked.nodes), places, worth))
             if self.forks and not self.ahead:
-                self.own[bit] = self._own_end(bit, place, tree)
+                self.own[bit] = self._own_end(bit, places, tree)
         self.guesses, self.sent = [], None
         self.move_tip()
 
-    def _hang(
-        self, asked: Asked, tree: TokenTree, drafter: str, bit: int, worth: Callable[[float], float]
-    ) -> dict[int, int]:
-        """Where each node of a guess is now. While looking ahead, siblings that are hardly ever right are left out, and
-        what hangs below them: they would cost more than they bring."""
-        proposals, kids, grower = self.session.proposals, self.kids, self.session.grower
-        place = {ROOT: asked.anchor} | dict(enumerate(asked.nodes))
-        seen: set[int] = set()
-        least = AHEAD_SURE_MIN if self.ahead else 0.0
-        for node in range(len(asked.nodes), len(tree)):
-            above, raw = place.get(tree.parents[node]), tree.confidences[node]
-            if above is None or (raw < least and above in seen):
-                continue
-            seen.add(above)
-            value, fresh = worth(raw), len(grower)
-            place[node] = at = grower.add(above, tree.token_ids[node], value, bit)
-            if at == fresh:
-                kids.setdefault(above, []).append(at)
-            proposals.setdefault(above, []).append(Proposal(at, drafter, raw, value))
-        return place
+    def _hang(self, asked: Asked, tree: TokenTree, worth: Callable[[float], float], bit: int) -> list[int]:
+        """Where what the guess hangs below, and each of its nodes, is now."""
+        first = len(asked.nodes)
+        fresh = zip(tree.parents[first:], tree.token_ids[first:], map(worth, tree.confidences[first:]), strict=True)
+        return self.grower.graft((asked.anchor, *asked.nodes), fresh, bit)
 
-    def _own_end(self, bit: int, place: Mapping[int, int], tree: TokenTree) -> int:
+    def _own_end(self, bit: int, places: Sequence[int], tree: TokenTree) -> int:
         """Where a drafter's own path ends now: from its last end (or the anchor) down by its own confidence."""
         kids = children(tree)
-        node = next((local for local, at in place.items() if at == self.own.get(bit)), ROOT)
+        last = self.own.get(bit, ROOT)
+        node = places.index(last) - 1 if last in places else ROOT
         while node in kids:
             node = max(kids[node].values(), key=lambda kid: (tree.confidences[kid], -tree.token_ids[kid]))
-        return place[node]
+        return places[1 + node]
 
     def move_tip(self) -> None:
         """Moves the tip down, child by most confident child (ties: lowest id), to the end of the path."""
@@ -175,8 +175,8 @@ class Growth:
         if self.whole:
             self.tip, self.tip_value, self.depth = ROOT, 1.0, 0
             self.session.backbone = []
-        while self.tip in self.kids:
-            self.tip = max(self.kids[self.tip], key=lambda node: (grower.confidence(node), -grower.token_id(node)))
+        while kids := grower.kids(self.tip):
+            self.tip = max(kids, key=lambda node: (grower.confidence(node), -grower.token_id(node)))
             self.tip_value *= grower.confidence(self.tip)
             self.session.backbone.append(grower.token_id(self.tip))
             self.depth += 1
@@ -231,16 +231,17 @@ class Growth:
         )
 
     def _ask_whole(self, drafter: str, step_count: int, beam: int, value_min: float) -> Asked:
-        if self.sent is None or self.sent[0] != value_min:
-            self.sent = value_min, self._open_paths(value_min)  # the same for all drafters of an exchange
-        return self._ask_below(drafter, step_count, beam, value_min, self.sent[1])
+        if self.sent is None or self.sent[0] != value_min:  # the same for all drafters of an exchange
+            nodes = self._open_paths(value_min)
+            self.sent = value_min, nodes, self._seed(nodes)
+        return self._ask_below(drafter, step_count, beam, *self.sent)
 
     def _open_paths(self, value_min: float) -> tuple[int, ...]:
         """The most valuable ends of the tree, of at least that value, and the way to each: what goes on from there
         needs no other node."""
         tree = self.grower.tree()
         value = values(tree)
-        ends = sorted((-value[node], node) for node in range(len(tree)) if node not in self.kids)[:AHEAD_ENDS_MAX]
+        ends = sorted((-value[node], node) for node in self.grower.leaves())[:AHEAD_ENDS_MAX]
         wanted: set[int] = set()
         for _, node in [end for end in ends if -end[0] >= value_min] or ends[:1]:
             while node != ROOT and node not in wanted:
@@ -257,12 +258,18 @@ class Growth:
             while parents[node] != ROOT:
                 node = parents[node]
                 nodes.add(node)
-        return self._ask_below(drafter, step_count, 2 * self.item.beam, self.item.value_min, tuple(sorted(nodes)))
+        seen = tuple(sorted(nodes))
+        return self._ask_below(drafter, step_count, 2 * self.item.beam, self.item.value_min, seen, self._seed(seen))
 
-    def _ask_below(self, drafter: str, step_count: int, beam: int, value_min: float, nodes: tuple[int, ...]) -> Asked:
+    def _seed(self, nodes: Sequence[int]) -> TokenTree:
+        """What drafters are sent of the tree: who proposed it is not their business."""
+        return replace(select(self.grower.tree(), nodes), proposers=())
+
+    def _ask_below(
+        self, drafter: str, step_count: int, beam: int, value_min: float, nodes: tuple[int, ...], seed: TokenTree
+    ) -> Asked:
         session, item = self.session, self.item
         base = min(session.known.get(drafter, 0), len(session.tokens) - 1)
-        seed = select(self.grower.tree(), nodes)
         step = StepItem(
             item.session_id,
             base,
@@ -272,6 +279,7 @@ class Growth:
             beam,
             value_min,
             item.sampling,
-            TokenTree(seed.token_ids, seed.parents, seed.confidences),
+            seed,
+            sibling_min=AHEAD_SIBLING_MIN if self.ahead else 0.0,
         )
         return Asked(step, ROOT, nodes)

@@ -84,7 +84,8 @@ class DraftedTree:
 class StepItem:
     """One session of a step; see DraftItem in drafter.proto. `tree` is what has been guessed already: the drafter goes
     on growing it, best value first, and answers with the whole. `run_ahead` says that another step will follow behind
-    the answer, so that a drafter that has nothing else to do may begin it at the end of its own best path."""
+    the answer, so that a drafter that has nothing else to do may begin it at the end of its own best path. Siblings of
+    a node's best child are left out below a confidence of `sibling_min`."""
 
     session_id: str
     base_length: int
@@ -96,6 +97,7 @@ class StepItem:
     sampling: Sampling
     tree: TokenTree = EMPTY
     run_ahead: bool = False
+    sibling_min: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

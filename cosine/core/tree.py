@@ -8,8 +8,9 @@ the same token twice below one parent is one node that remembers all its propose
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import ge
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from cosine.core.errors import BadRequest
 
 ROOT = -1
+NO_KIDS: Mapping[int, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,11 @@ def validate(tree: TokenTree, vocab_size: int) -> None:
     count = len(tree)
     if len(tree.parents) != count or any(len(extra) not in (0, count) for extra in (tree.confidences, tree.proposers)):
         raise BadRequest("TREE_MALFORMED", "a tree's lists must have one entry per node")
-    if any(not ROOT <= parent < node for node, parent in enumerate(tree.parents)):
+    if not count:
+        return
+    if min(tree.parents) < ROOT or any(map(ge, tree.parents, range(count))):
         raise BadRequest("TREE_MALFORMED", "a node's parent must come before it")
-    if any(not 0 <= token < vocab_size for token in tree.token_ids):
+    if min(tree.token_ids) < 0 or max(tree.token_ids) >= vocab_size:
         raise BadRequest("TOKEN_OUT_OF_RANGE", f"token ids must lie in 0..{vocab_size - 1}")
 
 
@@ -149,33 +153,57 @@ class Grower:
         self._parents: list[int] = []
         self._confidences: list[float] = []
         self._proposers: list[int] = []
-        self._places: dict[tuple[int, int], int] = {}
+        self._kids: dict[int, dict[int, int]] = {}
 
     def __len__(self) -> int:
         return len(self._token_ids)
 
     def add(self, parent: int, token_id: int, confidence: float, proposers: int) -> int:
         """The node of `token_id` below `parent`: a new one, or the old one with confidence and proposers joined."""
-        node = self._places.get((parent, token_id))
-        if node is None:
-            node = len(self._token_ids)
-            self._places[(parent, token_id)] = node
-            self._token_ids.append(token_id)
-            self._parents.append(parent)
-            self._confidences.append(confidence)
-            self._proposers.append(proposers)
-            return node
-        self._confidences[node] = max(self._confidences[node], confidence)
-        self._proposers[node] |= proposers
-        return node
+        return self.graft((parent,), ((ROOT, token_id, confidence),), proposers)[1]
 
-    def claim(self, node: int, proposers: int) -> None:
-        """Adds proposers to a node."""
-        self._proposers[node] |= proposers
+    def graft(self, stock: Sequence[int], scion: Iterable[tuple[int, int, float]], proposers: int) -> list[int]:
+        """Adds many nodes (parent, token, confidence); where `stock` and each of them are now.
+
+        Their parents count from ROOT, which is the first node of `stock`, through its other nodes to the nodes that
+        went before. It is the inner loop of fusion.
+        """
+        places, kids, token_ids, confidences = list(stock), self._kids, self._token_ids, self._confidences
+        for local, token_id, confidence in scion:
+            parent = places[1 + local]
+            below = kids.get(parent)
+            if below is None:
+                below = kids[parent] = {}
+            node = below.get(token_id)
+            if node is None:
+                node = below[token_id] = len(token_ids)
+                token_ids.append(token_id)
+                self._parents.append(parent)
+                confidences.append(confidence)
+                self._proposers.append(proposers)
+            else:
+                if confidence > confidences[node]:
+                    confidences[node] = confidence
+                self._proposers[node] |= proposers
+            places.append(node)
+        return places
+
+    def claim(self, nodes: Iterable[int], proposers: int) -> None:
+        """Adds proposers to nodes."""
+        for node in nodes:
+            self._proposers[node] |= proposers
 
     def child(self, parent: int, token_id: int) -> int | None:
         """The node of a token below `parent`, if there is one."""
-        return self._places.get((parent, token_id))
+        return self._kids.get(parent, NO_KIDS).get(token_id)
+
+    def kids(self, parent: int) -> Collection[int]:
+        """The nodes below `parent`, in the order they came."""
+        return self._kids.get(parent, NO_KIDS).values()
+
+    def leaves(self) -> list[int]:
+        """The nodes that nothing hangs below, in ascending order."""
+        return [node for node in range(len(self._token_ids)) if node not in self._kids]
 
     def token_id(self, node: int) -> int:
         """Token of a node."""
@@ -184,6 +212,16 @@ class Grower:
     def confidence(self, node: int) -> float:
         """Confidence of a node, the highest of its proposers'."""
         return self._confidences[node]
+
+    def below(self, root: int) -> tuple[Grower, dict[int, int]]:
+        """What hangs below a node, as a tree whose proposers are yet to be claimed; and where each of its nodes, and
+        the root, has gone."""
+        left, place = Grower(), {root: ROOT}
+        for node in range(root + 1, len(self._token_ids)):
+            above = place.get(self._parents[node])
+            if above is not None:
+                place[node] = left.add(above, self._token_ids[node], self._confidences[node], 0)
+        return left, place
 
     def tree(self) -> TokenTree:
         """The tree so far."""

@@ -41,6 +41,7 @@ class DraftItem:
     value_min: float = 0.0
     tree: TokenTree = EMPTY
     run_ahead: bool = False
+    sibling_min: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +166,11 @@ class _Growth:
 
     def grow(self, found: Sequence[tuple[list[int], list[float]]]) -> None:
         """Hangs the children found below the frontier's nodes, and chooses the next frontier."""
-        width, first = self.item.width, len(self._token_ids)
+        width, least, first = self.item.width, self.item.sibling_min, len(self._token_ids)
         for parent, (token_ids, confidences) in zip(self.frontier, found, strict=True):
-            for token, confidence in zip(token_ids[:width], confidences[:width], strict=True):
-                self._add(parent, token, confidence, 1)
+            for rank, (token, confidence) in enumerate(zip(token_ids[:width], confidences[:width], strict=True)):
+                if rank == 0 or confidence >= least:
+                    self._add(parent, token, confidence, 1)
         fresh = range(first, len(self._token_ids))
         if self._begun:
             for node in fresh:
@@ -190,7 +192,7 @@ class _Growth:
 
     def result(self) -> DraftResult:
         columns = (self._token_ids, self._parents, self._confidences, self._proposers)
-        tree = TokenTree(*map(tuple, columns))  # type: ignore[arg-type]
+        tree = TokenTree(*map(tuple, columns))  # type: ignore[arg-type]  # map() has one type for all columns
         if self._stopped:
             return cancelled(self.item, tree)
         return DraftResult(self.item.session_id, Status.OK, self.end, tree)

@@ -133,7 +133,10 @@ class Drafter:
         grown: list[int] = []
         for parent in growth.frontier:
             length, key = growth.place(parent)
-            for token, sure in self._children(growth.item.sampling, context, length, key)[: growth.item.width]:
+            children = self._children(growth.item.sampling, context, length, key)[: growth.item.width]
+            for rank, (token, sure) in enumerate(children):
+                if rank and sure < growth.item.sibling_min:
+                    break
                 grown.append(growth.add(parent, token, sure, key_after(context.script, length, key, token)))
         self.drafted_count += len(grown)
         return grown

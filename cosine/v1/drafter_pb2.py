@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from cosine.v1 import types_pb2 as cosine_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63osine/v1/drafter.proto\x12\tcosine.v1\x1a\x15\x63osine/v1/types.proto\"\xb6\x01\n\x0c\x44raftRequest\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.cosine.v1.HelloH\x00\x12$\n\x04step\x18\x02 \x01(\x0b\x32\x14.cosine.v1.DraftStepH\x00\x12)\n\x05\x63lose\x18\x03 \x01(\x0b\x32\x18.cosine.v1.CloseSessionsH\x00\x12\'\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x15.cosine.v1.CancelWorkH\x00\x42\t\n\x07message\"o\n\rDraftResponse\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.cosine.v1.HelloH\x00\x12\x30\n\ncandidates\x18\x02 \x01(\x0b\x32\x1a.cosine.v1.DraftCandidatesH\x00\x42\t\n\x07message\"V\n\tDraftStep\x12\x0f\n\x07step_id\x18\x01 \x01(\x04\x12#\n\x05items\x18\x02 \x03(\x0b\x32\x14.cosine.v1.DraftItem\x12\x13\n\x0btraceparent\x18\x03 \x01(\t\"\xf0\x01\n\tDraftItem\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x13\n\x0b\x62\x61se_length\x18\x02 \x01(\r\x12\x18\n\x10\x61ppend_token_ids\x18\x03 \x03(\r\x12\x12\n\nstep_count\x18\x04 \x01(\r\x12\r\n\x05width\x18\x05 \x01(\r\x12\x0c\n\x04\x62\x65\x61m\x18\x06 \x01(\r\x12%\n\x08sampling\x18\x07 \x01(\x0b\x32\x13.cosine.v1.Sampling\x12\x11\n\tvalue_min\x18\x08 \x01(\x02\x12\"\n\x04tree\x18\t \x01(\x0b\x32\x14.cosine.v1.TokenTree\x12\x11\n\trun_ahead\x18\n \x01(\x08\"_\n\x0f\x44raftCandidates\x12\x0f\n\x07step_id\x18\x01 \x01(\x04\x12\'\n\x07results\x18\x02 \x03(\x0b\x32\x16.cosine.v1.DraftResult\x12\x12\n\nforward_us\x18\x03 \x01(\x04\"\x83\x01\n\x0b\x44raftResult\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12%\n\x06status\x18\x02 \x01(\x0e\x32\x15.cosine.v1.ItemStatus\x12\x15\n\rcached_length\x18\x03 \x01(\r\x12\"\n\x04tree\x18\x04 \x01(\x0b\x32\x14.cosine.v1.TokenTree2P\n\x0e\x44rafterService\x12>\n\x05\x44raft\x12\x17.cosine.v1.DraftRequest\x1a\x18.cosine.v1.DraftResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63osine/v1/drafter.proto\x12\tcosine.v1\x1a\x15\x63osine/v1/types.proto\"\xb6\x01\n\x0c\x44raftRequest\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.cosine.v1.HelloH\x00\x12$\n\x04step\x18\x02 \x01(\x0b\x32\x14.cosine.v1.DraftStepH\x00\x12)\n\x05\x63lose\x18\x03 \x01(\x0b\x32\x18.cosine.v1.CloseSessionsH\x00\x12\'\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x15.cosine.v1.CancelWorkH\x00\x42\t\n\x07message\"o\n\rDraftResponse\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.cosine.v1.HelloH\x00\x12\x30\n\ncandidates\x18\x02 \x01(\x0b\x32\x1a.cosine.v1.DraftCandidatesH\x00\x42\t\n\x07message\"V\n\tDraftStep\x12\x0f\n\x07step_id\x18\x01 \x01(\x04\x12#\n\x05items\x18\x02 \x03(\x0b\x32\x14.cosine.v1.DraftItem\x12\x13\n\x0btraceparent\x18\x03 \x01(\t\"\x85\x02\n\tDraftItem\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x13\n\x0b\x62\x61se_length\x18\x02 \x01(\r\x12\x18\n\x10\x61ppend_token_ids\x18\x03 \x03(\r\x12\x12\n\nstep_count\x18\x04 \x01(\r\x12\r\n\x05width\x18\x05 \x01(\r\x12\x0c\n\x04\x62\x65\x61m\x18\x06 \x01(\r\x12%\n\x08sampling\x18\x07 \x01(\x0b\x32\x13.cosine.v1.Sampling\x12\x11\n\tvalue_min\x18\x08 \x01(\x02\x12\"\n\x04tree\x18\t \x01(\x0b\x32\x14.cosine.v1.TokenTree\x12\x11\n\trun_ahead\x18\n \x01(\x08\x12\x13\n\x0bsibling_min\x18\x0b \x01(\x02\"_\n\x0f\x44raftCandidates\x12\x0f\n\x07step_id\x18\x01 \x01(\x04\x12\'\n\x07results\x18\x02 \x03(\x0b\x32\x16.cosine.v1.DraftResult\x12\x12\n\nforward_us\x18\x03 \x01(\x04\"\x83\x01\n\x0b\x44raftResult\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12%\n\x06status\x18\x02 \x01(\x0e\x32\x15.cosine.v1.ItemStatus\x12\x15\n\rcached_length\x18\x03 \x01(\r\x12\"\n\x04tree\x18\x04 \x01(\x0b\x32\x14.cosine.v1.TokenTree2P\n\x0e\x44rafterService\x12>\n\x05\x44raft\x12\x17.cosine.v1.DraftRequest\x1a\x18.cosine.v1.DraftResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,11 +39,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DRAFTSTEP']._serialized_start=359
   _globals['_DRAFTSTEP']._serialized_end=445
   _globals['_DRAFTITEM']._serialized_start=448
-  _globals['_DRAFTITEM']._serialized_end=688
-  _globals['_DRAFTCANDIDATES']._serialized_start=690
-  _globals['_DRAFTCANDIDATES']._serialized_end=785
-  _globals['_DRAFTRESULT']._serialized_start=788
-  _globals['_DRAFTRESULT']._serialized_end=919
-  _globals['_DRAFTERSERVICE']._serialized_start=921
-  _globals['_DRAFTERSERVICE']._serialized_end=1001
+  _globals['_DRAFTITEM']._serialized_end=709
+  _globals['_DRAFTCANDIDATES']._serialized_start=711
+  _globals['_DRAFTCANDIDATES']._serialized_end=806
+  _globals['_DRAFTRESULT']._serialized_start=809
+  _globals['_DRAFTRESULT']._serialized_end=940
+  _globals['_DRAFTERSERVICE']._serialized_start=942
+  _globals['_DRAFTERSERVICE']._serialized_end=1022
 # @@protoc_insertion_point(module_scope)

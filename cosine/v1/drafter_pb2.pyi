@@ -38,7 +38,7 @@ class DraftStep(_message.Message):
     def __init__(self, step_id: _Optional[int] = ..., items: _Optional[_Iterable[_Union[DraftItem, _Mapping]]] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class DraftItem(_message.Message):
-    __slots__ = ("session_id", "base_length", "append_token_ids", "step_count", "width", "beam", "sampling", "value_min", "tree", "run_ahead")
+    __slots__ = ("session_id", "base_length", "append_token_ids", "step_count", "width", "beam", "sampling", "value_min", "tree", "run_ahead", "sibling_min")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     BASE_LENGTH_FIELD_NUMBER: _ClassVar[int]
     APPEND_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +49,7 @@ class DraftItem(_message.Message):
     VALUE_MIN_FIELD_NUMBER: _ClassVar[int]
     TREE_FIELD_NUMBER: _ClassVar[int]
     RUN_AHEAD_FIELD_NUMBER: _ClassVar[int]
+    SIBLING_MIN_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     base_length: int
     append_token_ids: _containers.RepeatedScalarFieldContainer[int]
@@ -59,7 +60,8 @@ class DraftItem(_message.Message):
     value_min: float
     tree: _types_pb2.TokenTree
     run_ahead: bool
-    def __init__(self, session_id: _Optional[str] = ..., base_length: _Optional[int] = ..., append_token_ids: _Optional[_Iterable[int]] = ..., step_count: _Optional[int] = ..., width: _Optional[int] = ..., beam: _Optional[int] = ..., sampling: _Optional[_Union[_types_pb2.Sampling, _Mapping]] = ..., value_min: _Optional[float] = ..., tree: _Optional[_Union[_types_pb2.TokenTree, _Mapping]] = ..., run_ahead: _Optional[bool] = ...) -> None: ...
+    sibling_min: float
+    def __init__(self, session_id: _Optional[str] = ..., base_length: _Optional[int] = ..., append_token_ids: _Optional[_Iterable[int]] = ..., step_count: _Optional[int] = ..., width: _Optional[int] = ..., beam: _Optional[int] = ..., sampling: _Optional[_Union[_types_pb2.Sampling, _Mapping]] = ..., value_min: _Optional[float] = ..., tree: _Optional[_Union[_types_pb2.TokenTree, _Mapping]] = ..., run_ahead: _Optional[bool] = ..., sibling_min: _Optional[float] = ...) -> None: ...
 
 class DraftCandidates(_message.Message):
     __slots__ = ("step_id", "results", "forward_us")

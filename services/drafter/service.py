@@ -89,6 +89,7 @@ def _item(item: pb.DraftItem) -> DraftItem:
         item.value_min,
         convert.tree_from_proto(item.tree),
         item.run_ahead,
+        item.sibling_min,
     )
 
 

@@ -73,6 +73,7 @@ def step_to_proto(step: Step, traceparent: str) -> drafter_pb2.DraftRequest:
             value_min=min(1.0, item.value_min),
             tree=tree_to_proto(item.tree) if item.tree else None,
             run_ahead=item.run_ahead,
+            sibling_min=item.sibling_min,
         )
         for item in step.items
     ]
@@ -90,9 +91,8 @@ def guess_from_proto(result: drafter_pb2.DraftResult, vocab_size: int) -> Guess:
     validate(tree, vocab_size)
     if len(tree.confidences) != len(tree):
         raise BadRequest("TREE_MALFORMED", "every node of a guess needs a confidence")
-    for confidence in tree.confidences:
-        if not 0.0 <= confidence <= CONFIDENCE_MAX:
-            raise BadRequest("CONFIDENCE", f"a confidence is {confidence:g}; it must lie in 0..1")
+    if any(not 0.0 <= confidence <= CONFIDENCE_MAX for confidence in tree.confidences):
+        raise BadRequest("CONFIDENCE", "every confidence must lie in 0..1")
     return Guess(result.session_id, tree)
 
 

@@ -64,9 +64,11 @@ def expand_slowly(
             [0], [RowRule(item.sampling, len(tokens) + len(path))], item.width
         )
         for token, confidence in zip(token_ids, confidences, strict=True):
+            if confidence < item.sibling_min and confidence != max(confidences):
+                continue
             for column, value in zip(grown, (token, node, confidence, 1), strict=True):
                 column.append(value)
-    return TokenTree(*(tuple(column) for column in grown))  # type: ignore[arg-type]
+    return TokenTree(*(tuple(column) for column in grown))  # type: ignore[arg-type]  # a star has one type for all columns
 
 
 def grow_slowly(engine: Engine, tokens: list[int], item: DraftItem) -> TokenTree:
@@ -102,6 +104,7 @@ def random_item(dice: random.Random, session: str, begun: bool) -> DraftItem:
         sampling=dice.choice(SAMPLINGS),
         value_min=dice.choice((0.0, 0.0, 0.02)),
         tree=begun_tree(dice, dice.randint(1, 9)) if begun else EMPTY,
+        sibling_min=dice.choice((0.0, 0.0, 0.02, 0.2)),
     )
 
 
