@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -65,7 +65,7 @@ class Generation:
         self._admitted_at = 0.0
         self._done = False
 
-    async def run(self, takes_over: bool) -> AsyncIterator[pb.GenerateResponse]:
+    async def run(self, takes_over: bool) -> AsyncGenerator[pb.GenerateResponse, None]:
         """Yields `started`, chunks, `finished`. Raises MeshError; closing it early cancels the work."""
         if self._finish_of_output():  # a resume of what was all there is; its text was sent with the last token
             self._transcript.finish()

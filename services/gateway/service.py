@@ -45,7 +45,7 @@ class GatewayServicer(GatewayServiceServicer):
             takes_over = request.HasField("resume")
             with trace.use_span(trace_span), self._door.relay.place(request.request_id, takes_over):
                 generation = await self._open(request, context, traceparent())
-            async with aclosing(generation.run(takes_over)) as responses:  # type: ignore[type-var]
+            async with aclosing(generation.run(takes_over)) as responses:
                 async for response in responses:
                     if first and response.HasField("chunk"):
                         metrics.FIRST_CHUNK_SECONDS.observe(asyncio.get_running_loop().time() - start)

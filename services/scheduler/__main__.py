@@ -31,6 +31,9 @@ class SchedulerSettings(ServiceSettings):
     live_max: int = Field(64, ge=1, description="requests held at once; the others wait in Redis")
     prefill_chunk: int = Field(256, ge=1, description="context tokens of one request in one batch at most")
     batch_rows_max: int = Field(256, ge=1, description="tokens of one batch at most")
+    batch_tokens_max: int = Field(
+        1 << 20, ge=1, description="cached tokens of the requests of one batch at most, where it is composed by cost"
+    )
     batch_ms_max: float = Field(1000.0, gt=0, description="milliseconds that a batch may be predicted to take")
     draft_deadline_ms_min: float = Field(150.0, gt=0, description="milliseconds that drafting is always given")
     draft_deadline_ms_max: float = Field(2000.0, gt=0, description="milliseconds after which drafts are not waited for")
@@ -50,6 +53,7 @@ async def main() -> None:
             live_max=settings.live_max,
             prefill_chunk=settings.prefill_chunk,
             batch_rows_max=settings.batch_rows_max,
+            batch_tokens_max=settings.batch_tokens_max,
             batch_ms_max=settings.batch_ms_max,
             draft_deadline_min=settings.draft_deadline_ms_min,
             draft_deadline_max=settings.draft_deadline_ms_max,

@@ -14,6 +14,8 @@ FINISH = {
     "stop_token": types_pb2.FINISH_REASON_STOP_TOKEN,
     "length": types_pb2.FINISH_REASON_LENGTH,
 }
+# Of one message to a gateway that has grown while it waited: with logprobs far below the bound on a message's bytes.
+JOINED_TOKENS_MAX = 4096
 
 
 def admission_from_proto(message: scheduler_pb2.AdmittedRequest, clock_offset: float) -> ev.Admission:
@@ -159,6 +161,27 @@ def progress_to_proto(command: ev.Progress) -> scheduler_pb2.AttachResponse:
         error=None if command.error is None else to_failure(command.error),
     )
     return scheduler_pb2.AttachResponse(progress=progress)
+
+
+def progress_key(message: scheduler_pb2.AttachResponse) -> tuple[str, int]:
+    """The request and attempt that a message for a gateway is about."""
+    return message.progress.request_id, message.progress.attempt
+
+
+def join_progress(waiting: scheduler_pb2.AttachResponse, later: scheduler_pb2.AttachResponse) -> bool:
+    """Adds to progress that waits what the same request did next; False where that is not what comes next. The first
+    message, which has no tokens, stays as it is, and so does one that says a lot already."""
+    told, more = waiting.progress, later.progress
+    has_ended = told.finish_reason != types_pb2.FINISH_REASON_UNSPECIFIED or told.HasField("error")
+    told_count = len(told.token_ids)
+    if has_ended or not 0 < told_count < JOINED_TOKENS_MAX or told.offset + told_count != more.offset:
+        return False
+    if more.HasField("figures"):
+        told.ClearField("figures")
+    offset = told.offset
+    told.MergeFrom(more)
+    told.offset = offset
+    return True
 
 
 def figures_to_proto(figures: ev.Figures) -> types_pb2.SpeculationFigures:

@@ -15,19 +15,22 @@ from cosine.core.errors import Mismatch
 from cosine.core.scheduler import Scheduler
 from cosine.rpc.hello import Identity, check_same_tokenizer, pass_times, processor_of
 from cosine.rpc.metrics import SCHEDULER_HANDLE_SECONDS, SCHEDULER_KINDS, SCHEDULER_LIVE, SCHEDULER_STALE
-from cosine.rpc.streams import Outbox, PeerLink, accept
+from cosine.rpc.streams import OUTBOX_MAX, Joining, Outbox, PeerLink, accept
 from cosine.rpc.telemetry import Spans
 from cosine.store.admission import AdmissionReader
 from cosine.store.registry import LOST, LearnedTime, PeerRecord
-from cosine.v1 import fusion_pb2, types_pb2, verifier_pb2
+from cosine.v1 import fusion_pb2, verifier_pb2
 from cosine.v1 import scheduler_pb2 as pb
 from cosine.v1.scheduler_pb2_grpc import SchedulerServiceServicer
 from services.scheduler import convert
 from services.scheduler.admitting import Admitting
 from services.scheduler.fusions import Fusion
 from services.scheduler.target import Target
+from services.scheduler.verifiers import Verifier
 
 WORK = ev.SendPlan | ev.SendBatch | ev.CancelBatch
+# A gateway that reads slowly is told the same in fewer messages: few wait of each request, and no burst is a stall.
+JOINED_PROGRESS = Joining(convert.progress_key, convert.join_progress)
 
 log = structlog.get_logger()
 
@@ -44,7 +47,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         self._gateways: dict[str, Outbox] = {}
         self._target = Target()
         self._arrived: dict[str, PeerLink] = {}  # verifiers, also those that do not fit
-        self._verifiers: dict[str, PeerLink] = {}
+        self._verifiers: dict[str, Verifier] = {}
         self._fusions: dict[str, Fusion] = {}
         self._drafters: dict[str, tuple[Identity, ...]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -67,6 +70,7 @@ class SchedulerServicer(SchedulerServiceServicer):
             "gateway",
             pb.AttachResponse,
             lambda peer, outbox: _Gateway(self, peer, outbox),
+            Outbox(OUTBOX_MAX + 2 * self._core.config.live_max, JOINED_PROGRESS),
         )
 
     def attach(self, gateway: Identity, outbox: Outbox) -> None:
@@ -115,16 +119,15 @@ class SchedulerServicer(SchedulerServiceServicer):
         match command:
             case ev.SendBatch():
                 trace = self._spans.start(command.batch_id, "verify", command.traceparent)
-                self._verifiers[command.verifier].send(convert.batch_to_proto(command, trace))
+                self._verifiers[command.verifier].verify(convert.batch_to_proto(command, trace))
             case ev.SendPlan():
                 trace = self._spans.start(command.plan.round_id, "draft", command.plan.traceparent)
                 self._fusions[command.fusion].plan(convert.plan_to_proto(command, trace))
             case ev.CancelBatch():
-                cancel = types_pb2.CancelWork(work_ids=[command.batch_id])
-                self._verifiers[command.verifier].send(verifier_pb2.VerifyRequest(cancel=cancel))
+                self._verifiers[command.verifier].cancel(command.batch_id)
             case ev.ResetPeer():
                 log.error("verifier does not answer", verifier=command.peer_id)
-                self._verifiers[command.peer_id].reset("a batch was not answered in time")
+                self._verifiers[command.peer_id].link.reset("a batch was not answered in time")
             case ev.Progress():
                 outbox = self._gateways.get(command.gateway)
                 if outbox is not None:
@@ -136,8 +139,7 @@ class SchedulerServicer(SchedulerServiceServicer):
 
     def _close_session(self, command: ev.CloseSession) -> None:
         if command.peer_id in self._verifiers:
-            close = types_pb2.CloseSessions(session_ids=[command.session_id])
-            self._verifiers[command.peer_id].send(verifier_pb2.VerifyRequest(close=close))
+            self._verifiers[command.peer_id].close(command.session_id)
         elif command.peer_id in self._fusions:
             self._fusions[command.peer_id].close(command.session_id)
 
@@ -188,9 +190,9 @@ class SchedulerServicer(SchedulerServiceServicer):
                 self._use(link)
 
     def _use(self, link: PeerLink) -> None:
-        assert link.peer is not None
-        self._verifiers[link.peer.peer_id] = link
-        self.handle(ev.VerifierUp(convert.verifier_facts(link.peer, self._core.config.batch_rows_max)))
+        verifier = Verifier(link)
+        self._verifiers[verifier.peer.peer_id] = verifier
+        self.handle(ev.VerifierUp(convert.verifier_facts(verifier.peer, self._core.config.batch_rows_max)))
         for fusion in self._fusions:
             self._offer_drafters(fusion)
 
@@ -201,11 +203,14 @@ class SchedulerServicer(SchedulerServiceServicer):
 
     def verdicts_came(self, peer_id: str, message: verifier_pb2.VerdictBatch) -> None:
         """A verifier has judged a batch."""
-        if peer_id in self._verifiers:
+        verifier = self._verifiers.get(peer_id)
+        if verifier is not None:
             self._judges.add(peer_id)
         *verdicts, done = convert.verdicts_from_proto(message)
         parting = self._parting.get(peer_id)
         if parting is None:
+            if verifier is not None:
+                verifier.answered(message.batch_id)
             self.handle(*verdicts, done)
             return
         for verdict in verdicts:
@@ -244,7 +249,7 @@ class SchedulerServicer(SchedulerServiceServicer):
 
     def _offer_drafters(self, fusion: str) -> None:
         """Tells the core of the drafters whose tokens mean what the target's mean."""
-        target = next((link.peer for link in self._verifiers.values() if link.peer is not None), None)
+        target = next((verifier.peer for verifier in self._verifiers.values()), None)
         fitting = []
         for drafter in self._drafters.get(fusion, ()):
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cosine.engine.processors import cpu_dtype
 from cosine.peer.model_service import serve_model
 from cosine.peer.model_settings import ModelSettings
 from cosine.rpc.server import run
@@ -12,6 +13,10 @@ from services.verifier.service import VerifierServicer
 
 class VerifierSettings(ModelSettings):
     """A verifier: checks token trees with the target model."""
+
+    def cpu_dtype(self) -> str:
+        """A large model is bound by reading its weights: half of the bytes are read in half of the time."""
+        return cpu_dtype()
 
 
 async def main() -> None:

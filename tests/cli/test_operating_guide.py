@@ -11,6 +11,7 @@ from cosine.cli.meshfile import read_spec
 from cosine.cli.roster import roster
 from cosine.rpc import metrics
 from services.gateway import metrics as gateway_metrics
+from services.scheduler.__main__ import SchedulerSettings
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "operating.md"
 
@@ -26,6 +27,15 @@ def test_every_metric_is_in_the_guide_and_no_other() -> None:
     exported = {metric.describe()[0].name for metric in found if isinstance(metric, MetricWrapperBase)}
     assert len(exported) > 20
     assert named_in_table() == exported
+
+
+def test_the_bounds_of_a_batch_in_the_guide_are_the_schedulers_defaults() -> None:
+    named = dict(re.findall(r"`--((?:batch|prefill)-[a-z-]+)` \((\d+)", GUIDE.read_text()))
+    fields = SchedulerSettings.model_fields
+    bounds = [name for name in fields if name.startswith(("batch", "prefill")) and name != "batch_deadline_s"]
+    assert {name.replace("-", "_"): int(value) for name, value in named.items()} == {
+        name: fields[name].default for name in bounds
+    }
 
 
 def test_the_mesh_file_of_the_guide_reaches_every_peer(tmp_path: Path) -> None:

@@ -6,7 +6,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from pydantic_settings import CliApp
 
+from cosine.core.config import SchedulerConfig
+from cosine.core.scheduler import Scheduler
 from cosine.peer.links import Links
 from cosine.rpc.server import Service
 from cosine.rpc.settings import ServiceSettings
@@ -18,10 +21,12 @@ from services.scheduler import __main__ as scheduler
 class Parts:
     """The service that a process would serve, and the links it would follow."""
 
-    def __init__(self, module: ModuleType, settings: type[ServiceSettings], patch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, module: ModuleType, settings: type[ServiceSettings], patch: pytest.MonkeyPatch, *flags: str
+    ) -> None:
         self.services: list[Service] = []
         self.links: dict[str, Links] = {}
-        told = settings(redis_url="redis://127.0.0.1:1", _cli_parse_args=False)  # type: ignore[call-arg]
+        told = CliApp.run(settings, ["--redis-url=redis://127.0.0.1:1", *flags])
         patch.setattr(module, "read", lambda _: told)
         patch.setattr(module, "setup_logging", lambda *_, **__: None)
         patch.setattr(module, "serve", self._serve)
@@ -59,5 +64,20 @@ async def test_the_scheduler_hears_of_verifiers_that_drain(monkeypatch: pytest.M
     class Link:
         peer = type("Peer", (), {"peer_id": "v"})
 
-    parts.links["verifier"].on_draining(Link())  # type: ignore[arg-type]
+    parts.links["verifier"].on_draining(Link())  # type: ignore[arg-type]  # stands in for it
     assert heard == ["v"]
+
+
+async def test_bounds_of_a_batch_reach_the_scheduler_from_its_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[SchedulerConfig] = []
+
+    def make(config: SchedulerConfig) -> Scheduler:
+        made.append(config)
+        return Scheduler(config)
+
+    monkeypatch.setattr(scheduler, "Scheduler", make)
+    bounds = ("--batch-rows-max=11", "--batch-tokens-max=12", "--batch-ms-max=13")
+    Parts(scheduler, scheduler.SchedulerSettings, monkeypatch, *bounds)
+    await scheduler.main()
+    (config,) = made
+    assert (config.batch_rows_max, config.batch_tokens_max, config.batch_ms_max) == (11, 12, 13)
