@@ -45,6 +45,7 @@ class Store:
         self.url = url
         self._prefix = f"cosine:{{{mesh}}}"
         self._client_name = re.sub(r"[^\x21-\x7e]", "-", client_name)
+        self._has_served = False
         self.client = self._connect(CONNECTIONS_MAX, ANSWER_TIMEOUT_S)
 
     def key(self, *parts: str) -> str:
@@ -68,6 +69,7 @@ class Store:
             yield
             if task is not None and task.cancelling() > cancellations:
                 raise asyncio.CancelledError
+            self._has_served = True
         except AWAY as error:
             if task is not None and task.cancelling() > cancellations:
                 raise asyncio.CancelledError from error
@@ -75,7 +77,7 @@ class Store:
             raise Unavailable(
                 "STORE_UNREACHABLE",
                 f"Redis at {mask(self.url)} does not serve ({error or type(error).__name__}); {hint} "
-                "and that the server runs; running requests go on",
+                f"and that the server runs{'; running requests go on' if self._has_served else ''}",
                 {"url": mask(self.url)},
                 retry_delay_ms=1000,
             ) from error

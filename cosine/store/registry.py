@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -168,7 +168,7 @@ class Registry:
         _, peers = await self._read(role)
         return peers
 
-    async def watch(self, role: str | None = None) -> AsyncIterator[tuple[PeerRecord, ...]]:
+    async def watch(self, role: str | None = None) -> AsyncGenerator[tuple[PeerRecord, ...], None]:
         """Yields all peers of a role now and whenever they change (load and learned times apart), for ever.
 
         While Redis is away nothing is yielded: what was seen last still holds. Where Redis comes back without its data,
@@ -269,7 +269,9 @@ class _Memory:
 
     def lose(self, error: Unavailable) -> None:
         """Redis is away; said once."""
-        if not self._away:
+        if not self._away and self._last is None:
+            log.warning("registry not reached yet, no peer is known", reason=error.message)
+        elif not self._away:
             log.warning("registry away, the peers seen last are kept", reason=error.message)
         self._away = True
 
@@ -289,6 +291,7 @@ class Registrar:
         self._learned = learned
         self._nudge = asyncio.Event()
         self._away = False
+        self._is_known = False
 
     async def run(self, address: str, load: Callable[[], int] = lambda: 0) -> None:
         """Registers and heartbeats until cancelled, then leaves. An unreachable registry is retried for ever.
@@ -320,14 +323,16 @@ class Registrar:
 
     def _missed(self, error: Unavailable) -> None:
         """A heartbeat did not arrive; said of the first of many."""
-        if not self._away:
+        if not self._away and self._is_known:
             log.warning("cannot reach the registry", reason=error.message)
+        elif not self._away:
+            log.error("waiting for the registry, until then no other peer finds this one", reason=error.message)
         self._away = True
 
     def _reached(self) -> None:
         if self._away:
-            log.info("registry reached again")
-        self._away = False
+            log.info("registry reached again" if self._is_known else "registry reached")
+        self._away, self._is_known = False, True
 
     async def _pause(self) -> None:
         with suppress(TimeoutError):

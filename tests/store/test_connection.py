@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
 from cosine.core.errors import BadRequest, Unavailable
 from cosine.store.connection import Store
+from cosine.store.embedded import EmbeddedServer
 from cosine.text.masking import mask
 from services.gateway.settings import GatewaySettings
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 async def test_an_absent_redis_is_unavailable_and_named_without_its_password() -> None:
@@ -19,6 +28,19 @@ async def test_an_absent_redis_is_unavailable_and_named_without_its_password() -
     await store.close()
     assert "user:***@127.0.0.1:1" in caught.value.message
     assert "secret" not in caught.value.message + str(caught.value.details)
+
+
+async def test_that_running_requests_go_on_is_said_only_where_redis_has_served(free_port: int) -> None:
+    store = Store(f"redis://127.0.0.1:{free_port}")
+    with pytest.raises(Unavailable) as at_start:
+        await store.ping()
+    assert at_start.value.message.endswith("check redis_url and that the server runs")
+    with EmbeddedServer(free_port):
+        await store.ping()
+    with pytest.raises(Unavailable) as later:
+        await store.ping()
+    assert later.value.message.endswith("check redis_url and that the server runs; running requests go on")
+    await store.close()
 
 
 async def test_a_url_that_is_none_is_a_bad_request() -> None:

@@ -95,7 +95,7 @@ async def test_a_record_that_cannot_be_read_is_left_out_and_named_once(store: St
     with capture_logs() as logs:
         views = registry.watch()
         assert await anext(views) == await registry.peers() == (DRAFTER,)
-        await views.aclose()  # type: ignore[attr-defined]
+        await views.aclose()
     assert [line["record"] for line in logs] == ["odd"]
 
 
@@ -142,7 +142,7 @@ async def test_a_silent_peer_is_lost_then_forgotten(store: Store) -> None:
     await until(views, [SERVING])
     await until(views, [LOST])
     await until(views, [])
-    await views.aclose()  # type: ignore[attr-defined]
+    await views.aclose()
 
 
 async def test_a_restarted_peer_takes_its_name_over(store: Store) -> None:
@@ -177,7 +177,7 @@ async def test_a_registrar_registers_drains_and_leaves(store: Store) -> None:
     with suppress(asyncio.CancelledError):
         await running
     await until(views, [])
-    await views.aclose()  # type: ignore[attr-defined]
+    await views.aclose()
 
 
 async def test_a_registry_that_is_away_is_spoken_of_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +200,12 @@ async def test_a_registry_that_is_away_is_spoken_of_once(store: Store, monkeypat
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running
-    assert [line["event"] for line in logs] == ["cannot reach the registry", "registry reached again"] * 2
+    assert [(line["log_level"], line["event"]) for line in logs] == [
+        ("error", "waiting for the registry, until then no other peer finds this one"),
+        ("info", "registry reached"),
+        ("warning", "cannot reach the registry"),
+        ("info", "registry reached again"),
+    ]
 
 
 async def test_a_registrar_whose_name_was_taken_ends(store: Store) -> None:
@@ -212,7 +217,7 @@ async def test_a_registrar_whose_name_was_taken_ends(store: Store) -> None:
     with pytest.raises(Mismatch):
         async with asyncio.timeout(10):
             await running
-    await views.aclose()  # type: ignore[attr-defined]
+    await views.aclose()
 
 
 @pytest.mark.parametrize("moved", [{"load": 9}, {"learned": (TIME,)}], ids=str)
@@ -238,7 +243,7 @@ async def test_what_moves_all_the_time_is_no_change(
         await looked.wait()
         await registry.beat(replace(DRAFTER, **moved, state=DRAINING))
         assert await next_view == (replace(DRAFTER, **moved, state=DRAINING),)
-    await views.aclose()  # type: ignore[attr-defined]
+    await views.aclose()
 
 
 async def test_what_was_seen_last_holds_while_redis_is_away(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +269,28 @@ async def test_what_was_seen_last_holds_while_redis_is_away(store: Store, monkey
     await registry.beat(replace(DRAFTER, state=DRAINING))
     away.clear()
     await following
-    await views.aclose()  # type: ignore[attr-defined]
+    await views.aclose()
+
+
+async def test_who_watches_before_redis_is_there_claims_to_know_nobody(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(store, RegistryTimes(beat_s=0.01))
+    await registry.register(DRAFTER)
+    read, tries = registry._read, [0]
+
+    async def read_at_the_third_try(role: str | None) -> tuple[bytes, tuple[PeerRecord, ...]]:
+        tries[0] += 1
+        if tries[0] < 3:
+            raise Unavailable("STORE_UNREACHABLE", "gone")
+        return await read(role)
+
+    monkeypatch.setattr(registry, "_read", read_at_the_third_try)
+    with capture_logs() as logs:
+        views = registry.watch()
+        assert await anext(views) == (DRAFTER,)
+        await views.aclose()
+    assert [line["event"] for line in logs] == ["registry not reached yet, no peer is known"]
 
 
 async def test_a_redis_that_comes_back_empty_loses_no_peer_that_lives(store: Store) -> None:
@@ -279,4 +305,4 @@ async def test_a_redis_that_comes_back_empty_loses_no_peer_that_lives(store: Sto
     assert [peer.state for peer in await anext(views)] == [DRAINING, SERVING]
     (left,) = await until(views, [LOST])  # nobody beats any more; drafter-2, which never did, is gone
     assert left.peer_id == "drafter-1"
-    await views.aclose()  # type: ignore[attr-defined]
+    await views.aclose()
