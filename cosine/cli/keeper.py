@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from cosine.cli import launch
 from cosine.cli.roster import Plan
@@ -138,8 +138,8 @@ class Keeper:
                 restart_count=self.peer.restart_count + bool(self.peer.address),
             )
 
-    def _change(self, **fields: object) -> None:
-        self.peer = replace(self.peer, **fields)  # type: ignore[arg-type]
+    def _change(self, **fields: Any) -> None:
+        self.peer = replace(self.peer, **fields)
         self.on_change(self.peer)
 
     def _served_long(self) -> bool:

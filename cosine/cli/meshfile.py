@@ -41,7 +41,8 @@ class MeshSpec(BaseModel):
     )
     drafter_dtype: Dtype = Field(default="auto", description="the drafters'; auto on a CPU: float32")
     device: str = Field(
-        default="auto", description="of the target and, where they have none, drafters: auto, cpu, cuda[:N]"
+        default="auto",
+        description="of the target and, where they have none, drafters: auto (cuda where torch sees it), cpu, cuda[:N]",
     )
     drafter_device: str = Field(default="", description="of the drafters, for example cpu beside a target on a GPU")
     threads: Annotated[int, Field(ge=0, le=256)] = Field(

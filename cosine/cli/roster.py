@@ -7,10 +7,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 
-from cosine.cli.meshfile import PROJECT_ROOT, MeshSpec, verifier_names
+from cosine.cli.meshfile import PROJECT_ROOT, MeshSpec, Role, verifier_names
 from cosine.core.errors import NotFound
+from cosine.engine.processors import cpu_dtype
 from cosine.text.tokenizer import is_toy
 
 STOP_ORDER = ("gateway", "scheduler", "fusion", "drafter", "verifier", "store")
@@ -52,9 +52,9 @@ def roster(spec: MeshSpec) -> list[Plan]:
     scheduler = {"strategy": spec.strategy, "live_max": spec.sessions}
 
     def plan(
-        role: str, peer_id: str, options: Mapping[str, object], listen: str = "127.0.0.1:0", threads: int = 1
+        role: Role, peer_id: str, options: Mapping[str, object], listen: str = "127.0.0.1:0", threads: int = 1
     ) -> Plan:
-        of_role = spec.options.get(role, {})  # type: ignore[call-overload]
+        of_role = spec.options.get(role, {})
         extra = {**of_role, **spec.peer_options.get(peer_id, {})}
         arguments = _flags({**shared, **options, **extra})
         return Plan(role, peer_id, f"services.{role}", listen, arguments, threads)
@@ -73,19 +73,18 @@ def roster(spec: MeshSpec) -> list[Plan]:
 
 
 def _drafter(spec: MeshSpec, source: str) -> dict[str, object]:
-    device = _device(spec.drafter_device or spec.device)
-    dtype = "float32" if (spec.drafter_dtype, device) == ("auto", "cpu") else spec.drafter_dtype
-    return _model(spec, source, device, dtype) | {"threads": spec.drafter_threads, "pace": spec.drafter_pace}
+    options = _model(spec, source, spec.drafter_device or spec.device, spec.drafter_dtype)
+    return options | {"threads": spec.drafter_threads, "pace": spec.drafter_pace}
 
 
 def _verifier(spec: MeshSpec, threads: int) -> dict[str, object]:
-    options = _model(spec, spec.target, _device(spec.device), target_dtype(spec))
+    options = _model(spec, spec.target, spec.device, spec.dtype)
     return options | {"threads": threads, "pace": spec.pace}
 
 
 def target_dtype(spec: MeshSpec) -> str:
-    """What the target computes in; "auto" where that is for the checkpoint to say, on a GPU."""
-    return cpu_dtype() if (spec.dtype, _device(spec.device)) == ("auto", "cpu") else spec.dtype
+    """What the target computes in; "auto" where its verifier finds out, which alone can tell whether there is a GPU."""
+    return cpu_dtype() if (spec.dtype, spec.device) == ("auto", "cpu") else spec.dtype
 
 
 def _model(spec: MeshSpec, source: str, device: str, dtype: str) -> dict[str, object]:
@@ -101,21 +100,6 @@ def verifier_threads(spec: MeshSpec) -> int:
 def cpu_count() -> int:
     """CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def cpu_dtype(cpu_info: Path = Path("/proc/cpuinfo")) -> str:
-    """bfloat16 where this CPU multiplies it in hardware, float32 elsewhere (there it would be slower, not faster)."""
-    try:
-        known = cpu_info.read_text(encoding="utf-8", errors="replace").split()
-    except OSError:
-        return "float32"
-    return "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(known) else "float32"
-
-
-def _device(device: str) -> str:
-    if device != "auto":
-        return device
-    return "cuda" if Path("/dev/nvidiactl").exists() else "cpu"
 
 
 def _flags(options: Mapping[str, object]) -> tuple[str, ...]:

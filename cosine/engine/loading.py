@@ -14,12 +14,14 @@ from cosine.text.tokenizer import fingerprint, is_toy, load_tokenizer
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """How to run a model. `pace` is "BASE_MS,ROW_MS,KILOTOKEN_MS" or empty for full speed."""
+    """How to run a model. Device "auto" is CUDA where torch sees one, else the CPU; dtype "auto" is the checkpoint's on
+    CUDA and `cpu_dtype` on a CPU. `pace` is "BASE_MS,ROW_MS,KILOTOKEN_MS" or empty for full speed."""
 
     dtype: str = "auto"
     device: str = "auto"
     threads: int = 1
     pace: str = ""
+    cpu_dtype: str = "float32"
 
 
 def open_engine(source: str, options: EngineOptions, limits: EngineLimits) -> Engine:
@@ -36,7 +38,8 @@ def _open(source: str, options: EngineOptions, limits: EngineLimits) -> Engine:
     from cosine.engine import transformers_engine
 
     device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    return transformers_engine.load(source, dtype=options.dtype, device=device, threads=options.threads, limits=limits)
+    dtype = options.cpu_dtype if (options.dtype, device) == ("auto", "cpu") else options.dtype
+    return transformers_engine.load(source, dtype=dtype, device=device, threads=options.threads, limits=limits)
 
 
 def parse_pace(text: str) -> Pace:

@@ -1,4 +1,5 @@
-"""Names what a model computes on, so that peers that share it can be told. Imports torch only for a GPU."""
+"""What a model computes on: named, so that peers that share it can be told, and what it computes fast in. Imports torch
+only for a GPU."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from pathlib import Path
 from cosine.core.processors import UNKNOWN, Processor
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # one per running kernel: containers of one machine share it
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def processor_of(device: str, threads: int) -> Processor:
@@ -26,6 +28,15 @@ def processor_of(device: str, threads: int) -> Processor:
     if kind == "cuda":
         return Processor(f"cuda:{_gpu(int(index or 0))}")
     return UNKNOWN
+
+
+def cpu_dtype(cpu_info: Path = CPU_INFO) -> str:
+    """bfloat16 where this CPU multiplies it in hardware, float32 elsewhere (there it would be slower, not faster)."""
+    try:
+        known = cpu_info.read_text(encoding="utf-8", errors="replace").split()
+    except OSError:
+        return "float32"
+    return "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(known) else "float32"
 
 
 def _gpu(index: int) -> str:

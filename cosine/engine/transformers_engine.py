@@ -41,9 +41,9 @@ def load(
 ) -> TransformersEngine:
     """An engine for the model in folder `source`, or under that hub id.
 
-    `dtype` is "float32", "bfloat16" or "auto" (as stored); `threads` are those of one operation on the CPU, for the
-    whole process. Raises NotFound, BadRequest, Unavailable (hub) or Mismatch (MODEL_DAMAGED, MODEL_UNSUPPORTED), each
-    saying what to do.
+    `dtype` is "float32", "bfloat16", "float16" or "auto" (as stored); `threads` are those of one operation on the CPU,
+    for the whole process. Raises NotFound, BadRequest, Unavailable (hub) or Mismatch (MODEL_DAMAGED, MODEL_UNSUPPORTED,
+    DEVICE_MISSING), each saying what to do.
     """
     use_threads(threads)
     folder = find_folder(source)

@@ -15,8 +15,12 @@ class ModelSettings(ServiceSettings):
     """Flags of a service with a model."""
 
     model: str = Field(description="folder or hub id of a Hugging Face decoder-only model, or toy[:KEY=NUMBER,...]")
-    dtype: str = Field("auto", description="auto, float32, bfloat16 or float16; auto takes the checkpoint's on CUDA")
-    device: str = Field("auto", description="auto, cpu or cuda[:N]")
+    dtype: str = Field(
+        "auto",
+        description="auto, float32, bfloat16 or float16; auto takes the checkpoint's on CUDA, float32 on a CPU "
+        "(a verifier: bfloat16 where the CPU computes it)",
+    )
+    device: str = Field("auto", description="auto, cpu or cuda[:N]; auto takes CUDA where torch sees one")
     threads: int = Field(1, ge=1, le=256, description="threads of the model's arithmetic on a CPU")
     pace: str = Field("", description="BASE_MS[,ROW_MS[,KILOTOKEN_MS]]: take as long as other hardware would")
     link: str = Field("", description="ROUND_TRIP_MS[,MBPS]: answer as late as over a slower network")
@@ -26,7 +30,11 @@ class ModelSettings(ServiceSettings):
     prefill_chunk: int = Field(512, ge=16, description="context tokens run in one forward pass at most")
 
     def engine_options(self) -> EngineOptions:
-        return EngineOptions(self.dtype, self.device, self.threads, self.pace)
+        return EngineOptions(self.dtype, self.device, self.threads, self.pace, self.cpu_dtype())
+
+    def cpu_dtype(self) -> str:
+        """What dtype "auto" is on a CPU."""
+        return "float32"
 
     def link_pace(self) -> LinkPace | None:
         """The network to imitate. Raises BadRequest where `link` makes no sense."""

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models
 from cosine.cli import roster as rosters
 from cosine.cli.checks import check, check_free, check_models, check_redis
 from cosine.cli.meshfile import MeshSpec, parse_drafters, read_spec, read_testbed
-from cosine.cli.roster import cpu_dtype, environment, roster
+from cosine.cli.roster import environment, roster
 from cosine.core.errors import BadRequest, MeshError, Mismatch, NotFound, Unavailable
 
 TOY = "toy:seed=1"
@@ -159,7 +159,7 @@ def test_every_peer_gets_its_flags() -> None:
     plans = {plan.peer_id: plan for plan in roster(spec)}
     assert list(plans) == ["gateway", "scheduler", "fusion", "a", "verifier", "verifier-2"]
     assert {"--waiting-max=8", "--default-strategy=cosine"} <= set(plans["gateway"].arguments)
-    assert {f"--model={TOY},own=2", "--dtype=float32"} <= set(plans["a"].arguments)
+    assert f"--model={TOY},own=2" in plans["a"].arguments
     assert "127.0.0.1:0" in plans["a"].command("")
     assert "127.0.0.1:7" in plans["a"].command("127.0.0.1:7")  # a restarted peer keeps its port
 
@@ -168,7 +168,19 @@ def test_drafters_may_sit_on_the_cpu_beside_a_target_on_a_gpu() -> None:
     spec = MeshSpec(target="big", drafters={"a": "small"}, device="cuda:1", drafter_device="cpu")
     plans = {plan.peer_id: plan.arguments for plan in roster(spec)}
     assert {"--device=cuda:1", "--dtype=auto"} <= set(plans["verifier"])
-    assert {"--device=cpu", "--dtype=float32"} <= set(plans["a"])
+    assert {"--device=cpu", "--dtype=auto"} <= set(plans["a"])
+
+
+@pytest.mark.parametrize("has_driver", [False, True])
+def test_which_device_there_is_and_what_it_computes_in_is_left_to_the_peers(
+    has_driver: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver's file is no GPU that answers, and no torch that could use one."""
+    spec = MeshSpec(target="big", drafters={"a": "small"})
+    monkeypatch.setattr(Path, "exists", lambda _: has_driver)
+    plans = {plan.peer_id: plan.arguments for plan in roster(spec)}
+    for peer in ("verifier", "a"):
+        assert {"--device=auto", "--dtype=auto"} <= set(plans[peer])
 
 
 def test_a_switch_is_turned_on_or_off_as_services_want_it() -> None:
@@ -195,16 +207,6 @@ def test_threads_are_shared_among_the_verifiers(monkeypatch: pytest.MonkeyPatch)
     assert rosters.verifier_threads(MeshSpec(target="model", verifiers=2)) == 4
     assert rosters.verifier_threads(MeshSpec(target="model", threads=3)) == 3
     assert rosters.verifier_threads(MeshSpec(target=TOY)) == 1
-
-
-@pytest.mark.parametrize(
-    ("flags", "dtype"), [("fpu avx512_bf16", "bfloat16"), ("amx_bf16 amx_tile", "bfloat16"), ("fpu avx2", "float32")]
-)
-def test_the_dtype_follows_the_cpu(tmp_path: Path, flags: str, dtype: str) -> None:
-    path = tmp_path / "cpuinfo"
-    path.write_text(f"flags : {flags}\n")
-    assert cpu_dtype(path) == dtype
-    assert cpu_dtype(tmp_path / "absent") == "float32"
 
 
 def test_a_spec_survives_its_own_json() -> None:

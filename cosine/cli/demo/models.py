@@ -45,7 +45,13 @@ async def testbed_spec(hidden: int = HIDDEN, layers: int = LAYERS) -> MeshSpec:
     MeshError."""
     models = read_testbed()
     target = await inflated(Path(models["target"]), hidden, layers)
-    return MeshSpec(target=str(target), drafters=models["drafters"], gateway="127.0.0.1:0", grace_s=GRACE_S)
+    return MeshSpec(
+        target=str(target),
+        drafters=models["drafters"],
+        device="cpu",  # where models this small are at home, with a GPU or without
+        gateway="127.0.0.1:0",
+        grace_s=GRACE_S,
+    )
 
 
 def toy_spec() -> MeshSpec:

@@ -42,7 +42,8 @@ def assemble(
     folder: Path, dtype: str | torch.dtype, device: str | torch.device, tokens_max: int
 ) -> tuple[Runner, PreTrainedConfig]:
     """The best runner for the model in `folder`; raises Mismatch where no way of running it is right."""
-    model = read_model(folder, _dtype(dtype)).to(_device(device))  # type: ignore[arg-type]
+    place = _device(device)  # before the weights, which take long
+    model = read_model(folder, _dtype(dtype)).to(place)  # type: ignore[arg-type]  # its wrapper hides what torch takes
     windows = read_windows(model)
     expected, cache = _stock_answer(model)
     anatomy = Anatomy(read_planes(cache, len(windows)), windows)
@@ -75,7 +76,12 @@ def _device(name: str | torch.device) -> torch.device:
             "PARAMETER_OUT_OF_RANGE", f"device is {str(name)!r}; it must be auto, cpu or cuda[:N]"
         ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise Mismatch("DEVICE_MISSING", "this process sees no CUDA device: install torch with CUDA, or use the cpu")
+        advice = (
+            "see whether nvidia-smi lists one and CUDA_VISIBLE_DEVICES names it"
+            if torch.version.cuda
+            else f"torch {torch.__version__} is built without CUDA; install one that is built with it"
+        )
+        raise Mismatch("DEVICE_MISSING", f"this process sees no CUDA device: {advice}, or take --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         last = torch.cuda.device_count() - 1
         raise Mismatch("DEVICE_MISSING", f"this process sees no {device}; its last CUDA device is cuda:{last}")

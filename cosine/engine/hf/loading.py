@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,8 +66,7 @@ def find_folder(source: str) -> Path:
 
 def read_model(folder: Path, dtype: torch.dtype | None) -> PreTrainedModel:
     """The model of a folder, all weights present; raises Mismatch, saying what to do."""
-    silence: Callable[[], None] = disable_progress_bar
-    silence()  # a service's log is not a terminal
+    disable_progress_bar()  # a service's log is not a terminal
     try:
         config = AutoConfig.from_pretrained(folder)
         _refuse_unsupported(config)
