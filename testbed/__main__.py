@@ -18,7 +18,7 @@ def main() -> None:
     """Trains, ships, measures; every stage is kept in the build folder."""
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # the stages print their own lines
+    disable_progress_bar()  # the stages print their own lines
     began = time.monotonic()
     recipe = SHIPPED.scaled(arguments.factor)
     for name in arguments.redo:

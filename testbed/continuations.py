@@ -61,7 +61,7 @@ def gumbel_noise(shape: torch.Size, dice: torch.Generator) -> torch.Tensor:
 
 def write_lessons(model: LlamaForCausalLM, stream: Tokens, recipe: Recipe, seed: int, device: str) -> Lessons:
     """Lets the target (rounded to bfloat16, as shipped) continue windows of one domain's training stream."""
-    teacher = model.eval()  # type: ignore[no-untyped-call]
+    teacher = model.eval()
     torch.nn.Module.to(teacher, device, torch.bfloat16)
     dice = torch.Generator().manual_seed(seed)
     starts = windows(stream, recipe.continuations, recipe.continuation_prompt, np.random.default_rng(seed))

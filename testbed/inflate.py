@@ -55,7 +55,7 @@ def inflate(
         for layer in range(layers):
             origin = places.index(layer) if layer in places else None
             _fill_layer(weights, source, layer, origin, dice)
-    twin.eval()  # type: ignore[no-untyped-call]
+    twin.eval()
     return twin
 
 

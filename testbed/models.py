@@ -36,7 +36,7 @@ def build(shape: Shape, recipe: Recipe, seed: int) -> LlamaForCausalLM:
 def load(folder: Path) -> LlamaForCausalLM:
     """The model of `folder` in float32, ready to be asked (not trained)."""
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
     return model
 
 
@@ -44,7 +44,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Pa
     """Writes a Hugging Face folder at once: readers see the old folder or the new one, never half of one."""
     fresh, stale = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     shutil.rmtree(fresh, ignore_errors=True)
-    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+    model.generation_config = GenerationConfig(
         do_sample=False, bos_token_id=END_ID, eos_token_id=END_ID, pad_token_id=END_ID
     )
     torch.nn.Module.to(model, dtype)

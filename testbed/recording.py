@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=NEW_TOKENS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bar()
     began = time.monotonic()
     prompts = choose_prompts(load_prompts(PROMPTS_FILE), arguments.per_domain)
     target = arguments.models / "target"

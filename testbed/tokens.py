@@ -35,7 +35,7 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> Tokenizer:
 
 def wrap(tokenizer: Tokenizer, context_length: int) -> PreTrainedTokenizerFast:
     """The same tokenizer in the form that `save_pretrained` writes into a model folder."""
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END,
         pad_token=END,

@@ -71,7 +71,7 @@ def train(model: LlamaForCausalLM, stage: Stage, step_loss: StepLoss, steps_max:
     began = saved = time.monotonic()
     for step in range(first, last):
         loss = step_loss(model, step)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizers.step(stage.schedule.rate_at(step))
         if step % REPORT_EVERY_STEPS == 0 or step + 1 == stage.schedule.steps:

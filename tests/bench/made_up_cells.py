@@ -27,7 +27,7 @@ FIGURES = Figures(
 def cell(strategy: str = "plain", load: str = "closed-4", run: int = 0, refused: str = "", **figures: object) -> Cell:
     """A cell; figures replace the made-up ones."""
     key = replace(KEY, strategy=strategy, park=strategy, load=load, run=run)
-    found = None if refused else replace(FIGURES, **figures)  # type: ignore[arg-type]
+    found = None if refused else replace(FIGURES, **figures)  # type: ignore[arg-type]  # a dict of keywords has one type of values
     return Cell(key, found, refused, took_s=10.0, sources="code")
 
 

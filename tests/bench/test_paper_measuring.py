@@ -61,7 +61,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def bench(client: Client, token_count: int = 5) -> Bench:
-    return Bench(client, PROMPTS, token_count, ports={"verifier": 1})  # type: ignore[arg-type]
+    return Bench(client, PROMPTS, token_count, ports={"verifier": 1})  # type: ignore[arg-type]  # stands in for it
 
 
 async def test_a_closed_loop_stays_full_until_the_last_measured_request_ends() -> None:

@@ -92,7 +92,7 @@ def server_pid(redis_url: str) -> int:
     import redis
 
     with redis.Redis.from_url(redis_url) as client:
-        return int(client.info("server")["process_id"])  # type: ignore[index]
+        return int(client.info("server")["process_id"])
 
 
 def alive(pids: Iterable[int]) -> list[int]:

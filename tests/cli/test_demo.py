@@ -117,5 +117,5 @@ def test_an_interrupted_demo_leaves_no_process() -> None:
 
 def _demo(*flags: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "cosine.cli.demo", *flags]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, **pipes, text=True, cwd=PROJECT_ROOT, env=environment())  # type: ignore[call-overload,no-any-return]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=PROJECT_ROOT, env=environment())

@@ -297,7 +297,7 @@ def test_leaving_a_plain_loop_cancels_the_call() -> None:
         for _ in client.generate("hi"):
             break
         left = threading.Event()
-        gateway.server._loop.call_soon_threadsafe(_when_set, gateway.left, left)  # type: ignore[attr-defined]
+        gateway.server._loop.call_soon_threadsafe(_when_set, gateway.left, left)  # type: ignore[attr-defined]  # the stubs lack its loop
         assert left.wait(PATIENCE_S)
 
 

@@ -58,7 +58,7 @@ def sample_and_match(tree: TokenTree, context: Context) -> Law:
     while scripts:
         script = scripts.pop()
         try:
-            committed = walk(tree, lambda _, path, script=script: _scripted(script, path)).token_ids  # type: ignore[misc]
+            committed = walk(tree, lambda _, path, script=script: _scripted(script, path)).token_ids  # type: ignore[misc]  # mypy infers no lambda with a default
         except _Undecided:
             scripts += [(*script, token) for token in TOKENS]
             continue
@@ -135,7 +135,7 @@ def test_whatever_the_picks_are_every_tree_commits_a_beginning_of_the_same_text(
     for tree in TREES:
         kids = children(tree)
         for text in itertools.product(TOKENS, repeat=LENGTH):
-            taken = walk(tree, lambda _, path, text=text: text[len(path)])  # type: ignore[misc]
+            taken = walk(tree, lambda _, path, text=text: text[len(path)])  # type: ignore[misc]  # mypy infers no lambda with a default
             assert taken.token_ids == text[: len(taken.token_ids)]
             assert [tree.token_ids[node] for node in taken.nodes] == list(taken.token_ids[:-1])
             last = taken.nodes[-1] if taken.nodes else ROOT

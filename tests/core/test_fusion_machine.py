@@ -27,7 +27,7 @@ def fusion(*drafters: str, sessions_max: int = 1024) -> Fusion:
 
 def item(session: str = "s", base: int = 0, tokens: Sequence[int] = (1, 2), depth: int = 3, **more: object) -> PlanItem:
     drafters = more.pop("drafters", ("a", "b"))
-    return PlanItem(session, base, tuple(tokens), drafters, depth, **more)  # type: ignore[arg-type]
+    return PlanItem(session, base, tuple(tokens), drafters, depth, **more)  # type: ignore[arg-type]  # a dict of keywords has one type of values
 
 
 def plan(cooperation: Cooperation, *items: PlanItem, round_id: int = 1, interval: int = 1) -> DraftPlan:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import pytest
 from harness import DRAFTERS, FUSION, Mesh
 
@@ -12,9 +14,10 @@ from cosine.core.stream import Stream
 from cosine.core.tree import chain
 
 TWO = ("v1", "v2")
+Sent = TypeVar("Sent")
 
 
-def sent(mesh: Mesh, kind: type) -> list[ev.Command]:
+def sent(mesh: Mesh, kind: type[Sent]) -> list[Sent]:
     return [command for command in mesh.sent if isinstance(command, kind)]
 
 
@@ -38,7 +41,7 @@ def test_pipeinfer_drafts_on_while_a_verdict_is_out() -> None:
     plans = sent(mesh, ev.SendPlan)
     assert len(sent(mesh, ev.SendBatch)) == 2, "one at work, one behind it"
     assert len(plans) >= 3, "several micro-batches, and not a verdict yet"
-    bases = [plan.plan.items[0].base_length for plan in plans]  # type: ignore[union-attr]
+    bases = [plan.plan.items[0].base_length for plan in plans]
     assert bases == sorted(set(bases)), "each goes on where the last one ended"
     mesh.run()
     assert mesh.texts["r"].tokens == mesh.texts["r"].plain
@@ -82,9 +85,9 @@ def test_pipeinfer_cancels_inside_the_verifier_what_an_earlier_verdict_refutes()
     mesh = Mesh(drafters={"d0": "toy:seed=1,own=9,skill=0"})
     mesh.ask("r", strategy="pipeinfer:value_min=0", count=8)
     draft_everything(mesh)
-    batches = [command.batch_id for command in sent(mesh, ev.SendBatch)]  # type: ignore[union-attr]
+    batches = [command.batch_id for command in sent(mesh, ev.SendBatch)]
     judge(mesh)
-    assert [command.batch_id for command in sent(mesh, ev.CancelBatch)] == batches[1:2]  # type: ignore[union-attr]
+    assert [command.batch_id for command in sent(mesh, ev.CancelBatch)] == batches[1:2]
     mesh.run()
     assert mesh.texts["r"].tokens == mesh.texts["r"].plain
 
@@ -94,7 +97,7 @@ def test_dsi_lets_several_targets_work_on_one_request_at_once() -> None:
     mesh.ask("r", strategy="dsi")
     draft_everything(mesh)
     batches = sent(mesh, ev.SendBatch)
-    assert {command.verifier for command in batches} == set(TWO)  # type: ignore[union-attr]
+    assert {command.verifier for command in batches} == set(TWO)
     assert all(queue for link, queue in mesh.links.items() if link[0] == "scheduler" and link[1] in TWO)
     mesh.run()
     assert mesh.texts["r"].tokens == mesh.texts["r"].plain
@@ -108,8 +111,8 @@ def test_after_a_refuted_draft_a_free_target_goes_on_at_once_and_the_other_stops
         mesh.sent.clear()
         judge(mesh, "v1")
         (batch,), (cancel,) = sent(mesh, ev.SendBatch), sent(mesh, ev.CancelBatch)
-        assert batch.verifier == "v1", "not behind what is still to be stopped"  # type: ignore[union-attr]
-        assert cancel.verifier == "v2"  # type: ignore[union-attr]
+        assert batch.verifier == "v1", "not behind what is still to be stopped"
+        assert cancel.verifier == "v2"
         while mesh.links.get(("scheduler", "v2")):
             judge(mesh, "v2")
     mesh.run()

@@ -49,10 +49,10 @@ def test_fusion_delivers_one_path_and_learns_whose_votes_count() -> None:
         item = PlanItem("s", tokens - 1 if round_id > 1 else 0, (7,), DRAFTERS, depth=1, node_budget=8)
         steps = machine.plan(DraftPlan(round_id, Cooperation.VOTED, (item,)), 0.0)
         for step in steps[:-1]:
-            word = 7 if step.drafter == "a" else 9  # type: ignore[union-attr]
-            machine.candidates(step.step_id, [Guess("s", chain([word], [0.5]))], 1, 0.0)  # type: ignore[union-attr]
-        word = 7 if steps[-1].drafter == "a" else 9  # type: ignore[union-attr]
-        (trees,) = machine.candidates(steps[-1].step_id, [Guess("s", chain([word], [0.5]))], 1, 0.0)  # type: ignore[union-attr]
+            word = 7 if step.drafter == "a" else 9  # type: ignore[union-attr]  # no trees before the last answer
+            machine.candidates(step.step_id, [Guess("s", chain([word], [0.5]))], 1, 0.0)  # type: ignore[union-attr]  # no trees before the last answer
+        word = 7 if steps[-1].drafter == "a" else 9  # type: ignore[union-attr]  # no trees before the last answer
+        (trees,) = machine.candidates(steps[-1].step_id, [Guess("s", chain([word], [0.5]))], 1, 0.0)  # type: ignore[union-attr]  # no trees before the last answer
         assert isinstance(trees, Trees)
         elected.append(trees.results[0].tree.token_ids)
         tokens += 1

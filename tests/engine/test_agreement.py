@@ -82,7 +82,7 @@ class Counting(ToyEngine):
 
     def agreement(self, token_ids: object, others: object) -> list[float]:
         self.asked_count += 1
-        return super().agreement(token_ids, others)  # type: ignore[arg-type]
+        return super().agreement(token_ids, others)  # type: ignore[arg-type]  # passed on as they came
 
 
 def test_a_batch_asks_the_engine_once_and_not_at_all_where_nobody_wants_to_know() -> None:
@@ -109,6 +109,6 @@ def test_a_models_agreement_is_the_cosine_of_its_input_embeddings(name: str, tmp
     model = build(name)
     engine = load(str(save(model, tmp_path)), dtype="float32", limits=LIMITS)
     tokens, others = list(range(1, VOCAB_SIZE)), [(7 * token) % VOCAB_SIZE for token in range(1, VOCAB_SIZE)]
-    table: torch.Tensor = model.get_input_embeddings().weight.detach()  # type: ignore[operator]
+    table: torch.Tensor = model.get_input_embeddings().weight.detach()  # type: ignore[operator]  # the stubs say Tensor or Module of every attribute
     expected = torch.nn.functional.cosine_similarity(table[tokens], table[others])
     assert engine.agreement(tokens, others) == pytest.approx(expected.tolist(), abs=1e-5)

@@ -281,7 +281,7 @@ async def freed(mesh: Mesh, client: AsyncClient, pages: dict[str, str], left_at:
 async def test_a_closed_generation_frees_its_slots_everywhere(
     mesh: Mesh, client: AsyncClient, pages: dict[str, str]
 ) -> None:
-    async with aclosing(client.generate("Leaving. ", **LONG)) as chunks:  # type: ignore[arg-type]
+    async with aclosing(client.generate("Leaving. ", **LONG)) as chunks:  # type: ignore[arg-type]  # a dict of keywords has one type of values
         count = 0
         async for chunk in chunks:
             count += len(chunk.token_ids)
@@ -304,7 +304,7 @@ async def test_breaking_out_of_the_synchronous_client_frees_its_slots_everywhere
     def break_off() -> None:
         with Client(mesh.gateway_address) as synchronous:
             count = 0
-            for chunk in synchronous.generate("Leaving. ", **LONG):  # type: ignore[arg-type]
+            for chunk in synchronous.generate("Leaving. ", **LONG):  # type: ignore[arg-type]  # a dict of keywords has one type of values
                 count += len(chunk.token_ids)
                 if count >= BEFORE:
                     break

@@ -156,7 +156,7 @@ async def test_logprobs_are_the_log_softmax_of_the_targets_logits(ask: Asking, r
         completion = await ask.one("Likely. ", **{**options, **way})
         for token, entry, row in zip(completion.token_ids, completion.logprobs, rows, strict=True):
             values = _log_softmax(row)
-            best = sorted(range(len(values)), key=lambda token, values=values: (-values[token], token))[:4]  # type: ignore[misc]
+            best = sorted(range(len(values)), key=lambda token, values=values: (-values[token], token))[:4]  # type: ignore[misc]  # mypy infers no lambda with a default
             assert entry.logprob == pytest.approx(values[token], abs=1e-5)
             assert [name for name, _ in entry.top] == best
             assert [value for _, value in entry.top] == pytest.approx([values[name] for name in best], abs=1e-5)
@@ -206,7 +206,7 @@ async def test_chunks_never_hold_half_a_character(ask: Asking) -> None:
     bias = dict.fromkeys(snowman, 30.0)
     options = {"max_new_tokens": 48, "ignore_eos": True, "logit_bias": bias, "temperature": 1.0, "seed": 4}
     tokens = plain("Snow. ", **options).token_ids
-    chunks = [chunk async for chunk in ask.client.generate("Snow. ", **options)]  # type: ignore[arg-type]
+    chunks = [chunk async for chunk in ask.client.generate("Snow. ", **options)]  # type: ignore[arg-type]  # a dict of keywords has one type of values
     assert "".join(chunk.text for chunk in chunks) == toy_text(tokens)
     assert any(len(character.encode()) == 3 and character != NEVER for character in toy_text(tokens))
 

@@ -54,7 +54,7 @@ class Reference:
         """Greedy decoding by the library's own loop."""
         ids = torch.tensor([self.tokenizer.encode(prompt).ids])
         with torch.inference_mode():
-            whole: Any = self._model.generate(  # type: ignore[operator]
+            whole: Any = self._model.generate(  # type: ignore[operator]  # the stubs make the mixin's generate a tensor too
                 ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=max_new_tokens
             )
         return tuple(whole[0, ids.shape[1] :].tolist())

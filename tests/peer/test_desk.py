@@ -73,13 +73,13 @@ class Bench:
         codec = Codec(lambda message: message, lambda work_id, results, _: (work_id, results), cancelled)
         if drafts:
             drafting = Codec(codec.parse, codec.answer, cancelled_draft)
-            self.desk: Desk = Desk(self.engine, draft, drafting, self._observe)  # type: ignore[type-arg]
+            self.desk: Desk = Desk(self.engine, draft, drafting, self._observe)  # type: ignore[type-arg]  # of drafts or of verdicts
         else:
             self.desk = Desk(self.engine, compute, codec, self._observe)
 
-    def stream(self, credit_count: int = 8) -> tuple[DeskStream, Answers]:  # type: ignore[type-arg]
+    def stream(self, credit_count: int = 8) -> tuple[DeskStream, Answers]:  # type: ignore[type-arg]  # of drafts or of verdicts
         answers = Answers()
-        return self.desk.open_stream(answers, Bounds(credits=credit_count, batch_max=8)), answers  # type: ignore[arg-type]
+        return self.desk.open_stream(answers, Bounds(credits=credit_count, batch_max=8)), answers  # type: ignore[arg-type]  # stands in for it
 
     async def entered(self) -> None:
         """Returns once the engine has begun a pass."""
@@ -285,8 +285,8 @@ async def test_a_drafter_drops_cancelled_sessions_before_the_next_pass_and_grows
         async with asyncio.timeout(DEADLINE_S):
             (_, (stopped,)), (_, (whole,)) = await answers.get(), await answers.get()
         assert bench.engine.passes == [["a", "b"], ["b"], ["b"]]
-        assert (stopped.status, len(stopped.tree)) == (Status.CANCELLED, 1)  # type: ignore[attr-defined]
-        assert (whole.status, len(whole.tree)) == (Status.OK, 3)  # type: ignore[attr-defined]
+        assert (stopped.status, len(stopped.tree)) == (Status.CANCELLED, 1)  # type: ignore[attr-defined]  # drafts have trees
+        assert (whole.status, len(whole.tree)) == (Status.OK, 3)  # type: ignore[attr-defined]  # drafts have trees
 
 
 async def test_a_drafter_that_serves_nobody_any_more_stops_at_once() -> None:

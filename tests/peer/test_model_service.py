@@ -11,7 +11,7 @@ BASE_MS, ROW_MS = 2.0, 0.1
 
 
 def settings(pace: str = "") -> ModelSettings:
-    return ModelSettings(model="toy:seed=1", pace=pace, _cli_parse_args=False)  # type: ignore[call-arg]
+    return ModelSettings(model="toy:seed=1", pace=pace, _cli_parse_args=False)  # type: ignore[call-arg]  # an argument of pydantic-settings
 
 
 def test_a_toy_at_full_speed_is_not_measured() -> None:

@@ -57,7 +57,7 @@ class Loop:
 
 
 def link(loop: Loop, round_trip_ms: float, mbps: float) -> SlowLink:
-    return SlowLink(LinkPace(round_trip_ms, mbps), loop)  # type: ignore[arg-type]
+    return SlowLink(LinkPace(round_trip_ms, mbps), loop)  # type: ignore[arg-type]  # stands in for it
 
 
 def test_a_message_takes_the_round_trip_and_its_bytes() -> None:
@@ -82,7 +82,7 @@ def test_order_is_kept_where_size_costs_nothing() -> None:
     loop, arrived = Loop(), list[int]()
     slow = link(loop, 10.0, float("inf"))
     for number in range(50):
-        slow.deliver(50 - number, lambda number=number: arrived.append(number))  # type: ignore[misc]
+        slow.deliver(50 - number, lambda number=number: arrived.append(number))  # type: ignore[misc]  # mypy infers no lambda with a default
     assert len({timer.when for timer in loop.timers}) == 50
     loop.run_until(200.0)
     assert arrived == list(range(50))
@@ -148,7 +148,7 @@ async def test_the_engine_works_on_while_answers_are_under_way(monkeypatch: pyte
     desk = Desk(ToyEngine("toy:seed=1", "", EngineLimits()), draft, Codec(parse, answer, cancelled), observe)
     desk.link = LinkPace(1.0)
     outbox = Sent()
-    stream = desk.open_stream(outbox, Bounds(credits=3))  # type: ignore[arg-type]
+    stream = desk.open_stream(outbox, Bounds(credits=3))  # type: ignore[arg-type]  # stands in for it
     work = asyncio.create_task(desk.work())
     requests = [
         pb.DraftRequest(step=pb.DraftStep(step_id=number, items=[pb.DraftItem(session_id="s", append_token_ids=[1])]))

@@ -145,7 +145,7 @@ async def served(call: Call) -> None:
         return handlers[0]
 
     serving = asyncio.create_task(
-        accept(call, Identity("drafter", "d"), "fusion", pb.DraftResponse, opened)  # type: ignore[arg-type]
+        accept(call, Identity("drafter", "d"), "fusion", pb.DraftResponse, opened)  # type: ignore[arg-type]  # stands in for it
     )
     async with asyncio.timeout(DEADLINE_S):
         await call.wrote.wait()
@@ -174,7 +174,7 @@ async def test_a_served_stream_leaves_no_writer_behind() -> None:
                 for _ in range(5):
                     await asyncio.sleep(0)
 
-    call.write = write  # type: ignore[method-assign]
+    call.write = write  # type: ignore[method-assign]  # one call that hangs
     await served(call)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -183,7 +183,7 @@ async def test_an_outbox_holds_so_many_messages_and_then_ends_the_stream() -> No
     outbox = Outbox()
     for number in range(OUTBOX_MAX):
         outbox.send(number)
-    still = asyncio.create_task(outbox.while_read(asyncio.Event().wait()))  # type: ignore[arg-type]
+    still = asyncio.create_task(outbox.while_read(asyncio.Event().wait()))  # type: ignore[arg-type]  # any coroutine ends some day
     for _ in range(3):
         await asyncio.sleep(0)
     assert not still.done(), "what fits is no reason"

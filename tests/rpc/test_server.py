@@ -44,7 +44,7 @@ class Process:
     def __init__(self, grace_s: float = DEADLINE_S) -> None:
         self.registrar = Registrar()
         self.began, self.may_end = asyncio.Event(), asyncio.Event()
-        settings = ServiceSettings(listen="127.0.0.1:0", grace_s=grace_s, _cli_parse_args=False)  # type: ignore[call-arg]
+        settings = ServiceSettings(listen="127.0.0.1:0", grace_s=grace_s, _cli_parse_args=False)  # type: ignore[call-arg]  # an argument of pydantic-settings
         service = Service(
             Identity("drafter", "d"), [(lambda *_: None, None, NAME)], drain=self._drain, registrar=self.registrar
         )

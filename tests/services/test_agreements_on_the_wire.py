@@ -17,7 +17,7 @@ TREE = TokenTree((5, 6), (ROOT, 0))
 def test_an_items_wish_for_agreements_reaches_the_verifier(judge: bool) -> None:
     batch = ev.SendBatch("verifier", 3, (ev.BatchItem("s", 0, (1,), TREE, judge=judge),))
     work = _parse(convert.batch_to_proto(batch, ""))
-    assert [item.judge for item in work.items] == [judge]  # type: ignore[union-attr]
+    assert [item.judge for item in work.items] == [judge]  # type: ignore[union-attr]  # a batch is parsed to Work
 
 
 def test_agreements_reach_the_scheduler() -> None:

@@ -45,7 +45,7 @@ class Bench:
         if not self.unasked_left:
             return None
         self.unasked_left -= 1
-        end = lambda finished: self.unasked.append((self.clock.now, finished))  # noqa: E731
+        end = lambda finished: self.unasked.append((self.clock.now, finished))  # noqa: E731  # as short as what it is compared with
         return Unasked(2.0, 0.25, lambda items: all(map(str.isupper, items)), end)
 
 

@@ -39,7 +39,7 @@ def random_llama() -> Callable[..., LlamaForCausalLM]:
             pad_token_id=0,
         )
         model = LlamaForCausalLM(config)
-        model.eval()  # type: ignore[no-untyped-call]
+        model.eval()
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 if "norm" in name:

@@ -10,7 +10,7 @@ from testbed import models
 from testbed.continuations import Lessons, write_lessons
 from testbed.distillation import distillation_loss
 from testbed.pretraining import language_loss, mixed_batch
-from testbed.recipe import DOMAINS, Recipe, Schedule, Shape
+from testbed.recipe import DOMAINS, Domain, Recipe, Schedule, Shape
 from testbed.tokens import Tokens
 from testbed.training import Stage, train
 
@@ -24,7 +24,7 @@ TINY = Recipe(
     continuation_length=6,
     teacher_top=5,
 )
-STREAMS: dict[str, Tokens] = {
+STREAMS: dict[Domain, Tokens] = {
     domain: np.random.default_rng(number).integers(0, 64, 400) for number, domain in enumerate(DOMAINS)
 }
 SCHEDULE = Schedule(steps=6, batch=4, learning_rate=1e-2)
@@ -35,7 +35,7 @@ def _weights(model: LlamaForCausalLM) -> torch.Tensor:
 
 
 def _trained(folder: Path, pieces: list[int | None]) -> torch.Tensor:
-    loss = language_loss(STREAMS, TINY, TINY.shares, SCHEDULE.batch, "cpu")  # type: ignore[arg-type]
+    loss = language_loss(STREAMS, TINY, TINY.shares, SCHEDULE.batch, "cpu")
     model = models.build(TINY.target, TINY, 0)
     for steps_max in pieces:
         model = models.build(TINY.target, TINY, 0)  # a new process starts from nothing but the checkpoint
@@ -52,9 +52,9 @@ def test_a_finished_stage_is_not_trained_again(tmp_path: Path) -> None:
 
 
 def test_a_batch_depends_on_seed_and_step_alone() -> None:
-    first = mixed_batch(STREAMS, TINY, TINY.shares, 4, 7)  # type: ignore[arg-type]
-    assert np.array_equal(first, mixed_batch(STREAMS, TINY, TINY.shares, 4, 7))  # type: ignore[arg-type]
-    assert not np.array_equal(first, mixed_batch(STREAMS, TINY, TINY.shares, 4, 8))  # type: ignore[arg-type]
+    first = mixed_batch(STREAMS, TINY, TINY.shares, 4, 7)
+    assert np.array_equal(first, mixed_batch(STREAMS, TINY, TINY.shares, 4, 7))
+    assert not np.array_equal(first, mixed_batch(STREAMS, TINY, TINY.shares, 4, 8))
 
 
 def test_the_learning_rate_rises_stays_and_falls_to_almost_nothing() -> None:
