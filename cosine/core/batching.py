@@ -36,25 +36,23 @@ def choose(waiting: Sequence[Candidate], times: VerifyTimes, caps: Caps, weight:
     batch = _Batch(waiting, Goal(times, caps, weight))
     overdue = [index for index, candidate in enumerate(waiting) if candidate.waited_count >= caps.waited_count_max]
     batch.force(sorted(overdue, key=lambda index: -waiting[index].waited_count))
-    ranks: dict[int, list[int]] = {priority: [] for priority in {candidate.priority for candidate in waiting}}
-    for index, candidate in enumerate(waiting):
-        ranks[candidate.priority].append(index)
-    for place, priority in enumerate(sorted(ranks, reverse=True)):
-        batch.add_rank(ranks[priority], effort=0.5**place)
+    priorities = [candidate.priority for candidate in waiting]
+    for place, priority in enumerate(sorted(set(priorities), reverse=True)):
+        batch.add_rank([index for index, its in enumerate(priorities) if its == priority], effort=0.5**place)
     if waiting and not batch.chosen:
-        batch.force([max(ranks[max(ranks)], key=lambda index: waiting[index].waited_count)])
+        batch.force([max(range(len(waiting)), key=lambda index: (priorities[index], waiting[index].waited_count))])
     return batch.chosen
 
 
 class _Batch:
-    """A batch while it is put together: who goes, what the pass then holds, what earlier ranks have left behind."""
+    """A batch while it is put together: who goes, what the pass then holds, whom the ranks so far were about."""
 
     def __init__(self, waiting: Sequence[Candidate], goal: Goal) -> None:
         self.chosen: list[int] = []
         self._waiting = waiting
         self._goal = goal
         self._load = Load()
-        self._behind = Load()
+        self._above: list[int] = []
 
     def force(self, indices: Iterable[int], in_time: bool = False) -> None:
         """Takes whoever fits, the first of a batch in any case; `in_time`: only if the pass then meets the deadline."""
@@ -71,15 +69,21 @@ class _Batch:
 
     def add_rank(self, rank: Sequence[int], effort: float) -> None:
         """Takes of requests of one priority those who cannot wait, and the cheapest set of the others."""
-        left = self._left_of(rank)
+        room = self._goal.caps.row_count_max - self._load.row_count
+        if not self.chosen or any(self._waiting[index].row_count <= room for index in rank):
+            self._search(self._left_of(rank), effort)
+        self._above += rank
+
+    def _search(self, left: list[int], effort: float) -> None:
         if any(self._waiting[index].deadline_ms is not None for index in left):
             self.force(self._pressing(left), in_time=True)
             left = self._left_of(left)
         if left:
-            candidates = [self._waiting[index] for index in left]
-            packing = cheapest(candidates, self._load, self._behind, self._goal, effort)
+            candidates, behind = (
+                [self._waiting[index] for index in rest] for rest in (left, self._left_of(self._above))
+            )
+            packing = cheapest(candidates, self._load, Load.of(behind), self._goal, effort)
             self._take([left[position] for position in packing.taken], packing.load)
-            self._behind = packing.left
 
     def _left_of(self, rank: Sequence[int]) -> list[int]:
         chosen = set(self.chosen)

@@ -35,8 +35,9 @@ class Live:
     """A request.
 
     `cached` counts the tokens its verifier holds, `planned` those that fusion holds; `turn` counts the requests that
-    sat down at the verifier before it, `passed_over` the batches that went without it since `ready_at`. Its last plan
-    had drafters read its whole context or not (`read_first`).
+    sat down at the verifier before it, `passed_over` the batches that went without it since `ready_at`; `rows` is what
+    it then asks of one, and `worth` the tokens that this should bring. Its last plan had drafters read its whole
+    context or not (`read_first`).
     """
 
     admission: Admission
@@ -61,6 +62,8 @@ class Live:
     node_budget: int = 1
     read_first: bool = False
     ready_at: float = 0.0
+    rows: int = 0
+    worth: float = 0.0
     hit_rate: HitRate = field(default_factory=HitRate)
     bandit: Bandit = field(default_factory=Bandit)
     priors: Priors | None = None
@@ -103,12 +106,12 @@ class Live:
 
     def commit(self, token_ids: Sequence[int]) -> tuple[int, ...]:
         """Appends the target's tokens up to the first that ends the text; returns what was appended."""
-        before = len(self.tokens)
-        for token in token_ids:
-            self.tokens.append(token)
-            if self.finish_reason():
-                break
-        return tuple(self.tokens[before:])
+        committed, stops = tuple(token_ids[: self.left]), self.admission.stop_token_ids
+        if not stops.isdisjoint(committed):
+            first = next(place for place, token in enumerate(committed) if token in stops)
+            committed = committed[: first + 1]
+        self.tokens += committed
+        return committed
 
     def batch_item(self, tree: TokenTree, prefill_chunk: int) -> BatchItem:
         """What the verifier is asked next: a part of the context, or the rest of it with a tree."""
@@ -180,7 +183,7 @@ class Live:
             self.bandit.note(self.models[0], count, round_ms / 1000)
         depth = max(depths(tree), default=0)
         if tree:
-            self.route.note(judge(self.strategy.score, self.models, tree, verdict), count)
+            self.route.note(judge(self.strategy.score, self.models, tree, verdict, depth=depth), count)
             if self.priors is not None:
                 self.priors.note_hit_rate(len(verdict.nodes), depth)
         speculation.learn(pace, self.hit_rate, self.offer, self.promised, len(verdict.nodes), depth)

@@ -18,30 +18,27 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cosine.core.passes import WORTH_MIN, Candidate, Goal, Load
+from cosine.core.passes import WORTH_MIN, Candidate, Goal, Load, Tables
 
 ORDERS_MAX = 16
 TABLE_SIZE = 256  # candidates times orders, where few candidates allow more orders
 DRAFT_CUTS_MAX = 4
-SAMPLE_COUNT = 6
 REFUSALS_MAX = 8
 TRIALS_MAX = 192
 GLANCES_PER_TRIAL = 12  # looking at a candidate that has no room takes so much less time than trying one
 SEED_BATCH_MAX = 16
 TINY = 1e-9
 
-Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Positions of the candidates to take, what a pass with them holds, what is left behind."""
+    """Positions of the candidates to take, and what a pass with them holds."""
 
     taken: list[int]
     load: Load
-    left: Load
 
 
 def cheapest(candidates: Sequence[Candidate], base: Load, behind: Load, goal: Goal, effort: float = 1.0) -> Packing:
@@ -54,26 +51,26 @@ def cheapest(candidates: Sequence[Candidate], base: Load, behind: Load, goal: Go
     best = search.nothing()
     fits = search.fits_alone()
     if fits.any():
-        swept, order = _Prefixes(search, fits).cheapest()
+        swept, order = _cheapest_prefix(search, fits)
         swept = search.filled(swept, order)
         best = min(best, swept, key=_preference)
         if len(swept.taken) <= min(SEED_BATCH_MAX, len(candidates) - 1):
             best = min(best, search.seeded(swept.taken, order), key=_preference)
-    return Packing(best.taken, best.load, search.left(best))
+    return Packing(best.taken, best.load)
 
 
-def widest_gaps(values: NDArray[Any], count_max: int) -> NDArray[Any]:
+def widest_gaps(values: NDArray[Any], count_max: int) -> list[Any]:
     """Up to `count_max` of the distinct `values` to cut after, ascending, the largest always among them.
 
     Where there are more, those below the largest are dealt into even runs, each cut at the widest gap after one of it.
     """
-    distinct = np.unique(values)
+    distinct = sorted(set(values.tolist()))
     if len(distinct) <= count_max:
         return distinct
-    gaps = np.diff(distinct)
-    edges = np.linspace(0, len(gaps), count_max).astype(np.int64)
-    widest = [int(low + gaps[low:high].argmax()) for low, high in itertools.pairwise(edges)]
-    return distinct[[*widest, len(gaps)]]
+    gaps = [higher - lower for lower, higher in itertools.pairwise(distinct)]
+    edges = [len(gaps) * cut // max(1, count_max - 1) for cut in range(count_max)]
+    widest = [max(range(low, high), key=gaps.__getitem__) for low, high in itertools.pairwise(edges)]
+    return [distinct[place] for place in (*widest, len(gaps))]
 
 
 class _Choice(NamedTuple):
@@ -97,19 +94,20 @@ class _Search:
         self.candidates, self.base, self.behind, self.goal = candidates, base, behind, goal
         self.orders_max = int(effort * max(ORDERS_MAX, TABLE_SIZE // len(candidates)))
         self.trials_left = effort * TRIALS_MAX
-        self.lengths = np.array([candidate.length for candidate in candidates])
-        self.rows = np.array([candidate.row_count for candidate in candidates])
-        self.drafts = np.array([candidate.draft_ms for candidate in candidates])
-        self.worths = np.maximum(WORTH_MIN, np.array([candidate.expected_count for candidate in candidates]))
+        lengths, rows, expected, _, _, _, drafts = zip(*candidates, strict=True)
+        self.lengths = np.array(lengths)
+        self.rows = np.array(rows)
+        self.drafts = np.array(drafts)
+        self.worths = np.maximum(WORTH_MIN, np.array(expected))
         self.by_length: list[int] = np.argsort(-self.lengths).tolist()
         self.row_room = goal.caps.row_count_max - base.row_count
         self.token_room = goal.caps.token_count_max - base.token_count
         self.everybody = Load(
             base.request_count + len(candidates),
-            base.row_count + int(self.rows.sum()),
-            base.token_count + int(self.lengths.sum()),
-            max(base.longest, int(self.lengths.max())),
-            max(base.draft_ms, float(self.drafts.max())),
+            base.row_count + sum(rows),
+            base.token_count + sum(lengths),
+            max(base.longest, *lengths),
+            max(base.draft_ms, *drafts),
             base.worth + float(self.worths.sum()),
         )
         self.whole = Load(
@@ -124,21 +122,12 @@ class _Search:
         longest_left = self.longest_left(())
         return _Choice([], self.goal.cost(self.base, self.whole, longest_left), self.base, longest_left)
 
-    def left(self, choice: _Choice) -> Load:
-        """What a choice leaves behind."""
-        whole, load = self.whole, choice.load
-        return Load(
-            whole.request_count - load.request_count,
-            whole.row_count - load.row_count,
-            whole.token_count - load.token_count,
-            choice.longest_left,
-            worth=whole.worth - load.worth,
-        )
-
     def longest_left(self, taken: Collection[int]) -> int:
         """Cached tokens of the longest that stays behind."""
-        first = next((position for position in self.by_length if position not in taken), None)
-        return self.behind.longest if first is None else max(self.behind.longest, self.candidates[first].length)
+        for position in self.by_length:
+            if position not in taken:
+                return max(self.behind.longest, self.candidates[position].length)
+        return self.behind.longest
 
     def fits_alone(self) -> Bools:
         """Who fits beside the base, `[candidates]`."""
@@ -151,22 +140,21 @@ class _Search:
         """Adds in that order whoever fits and does not make it costlier, until too many have."""
         taken, cost, load, longest_left = choice
         held = set(taken)
+        caps, candidates = self.goal.caps, self.candidates
+        row_room, token_room = caps.row_count_max - load.row_count, caps.token_count_max - load.token_count
         refused_count = 0
         for position in order:
-            candidate = self.candidates[position]
-            if (
-                position in held
-                or candidate.row_count > self.goal.caps.row_count_max - load.row_count
-                or candidate.length > self.goal.caps.token_count_max - load.token_count
-            ):
+            candidate = candidates[position]
+            if candidate.row_count > row_room or candidate.length > token_room or position in held:
                 continue
             self.trials_left -= 1
             larger = load.plus(candidate)
             held.add(position)
-            longest = self.longest_left(held)
+            longest = longest_left if candidate.length < longest_left else self.longest_left(held)
             larger_cost = self.goal.cost(larger, self.whole, longest)
             if larger_cost <= cost:
                 taken, cost, load, longest_left = [*taken, position], larger_cost, larger, longest
+                row_room, token_room = row_room - candidate.row_count, token_room - candidate.length
                 continue
             held.discard(position)
             refused_count += 1
@@ -197,100 +185,71 @@ class _Search:
         return _Choice([position], cost, load, longest_left)
 
 
-class _Prefixes:
-    """Orders of the candidates and what each prefix of each order holds, as tables `[orders, candidates]`.
+def _cheapest_prefix(search: _Search, fits: Bools) -> tuple[_Choice, list[int]]:
+    """The cheapest prefix of several orders of the candidates, and its order; tables are `[orders, candidates]`.
 
     An order knows a limit on length and on drafting (the sweep); those beyond it come last and belong to no prefix.
     It goes by cost per token: the time that one more of its rows and one more request add to a pass up to the limit,
     and, where there is no room for all, in a second order also the share of the room.
     """
+    base, goal = search.base, search.goal
+    keys = _keys(search, fits)
+    orders = np.argsort(keys, axis=1)
+    lengths = search.lengths[orders]
+    counts = np.arange(1, len(search.rows) + 1)
+    longest_left = np.full(orders.shape, search.behind.longest)
+    np.maximum.accumulate(lengths[:, :0:-1], axis=1, out=longest_left[:, -2::-1])
+    held = Tables(
+        base.request_count + counts,
+        base.row_count + search.rows[orders].cumsum(axis=1),
+        base.token_count + lengths.cumsum(axis=1),
+        np.maximum(base.longest, np.maximum.accumulate(lengths, axis=1)),
+        np.maximum(base.draft_ms, np.maximum.accumulate(search.drafts[orders], axis=1)),
+        base.worth + search.worths[orders].cumsum(axis=1),
+    )
+    costs = goal.costs(held, search.whole, np.maximum(search.behind.longest, longest_left))
+    costs[counts > np.isfinite(keys).sum(axis=1, keepdims=True)] = np.inf
+    place, end = divmod(costs.size - 1 - int(costs[::-1, ::-1].argmin()), len(counts))  # the largest of equals
+    load = Load(base.request_count + end + 1, *[column[place, end].item() for column in held[1:]])
+    order: list[int] = orders[place].tolist()
+    taken = order[: end + 1]
+    return _Choice(taken, costs[place, end].item(), load, search.longest_left(taken)), order
 
-    def __init__(self, search: _Search, fits: Bools) -> None:
-        self.search = search
-        base, goal = search.base, search.goal
-        keys = self._keys(fits)
-        self.order = np.argsort(keys, axis=1)
-        counts = np.broadcast_to(np.arange(1, keys.shape[1] + 1), keys.shape)
-        lengths = search.lengths[self.order]
-        rows = base.row_count + search.rows[self.order].cumsum(axis=1)
-        tokens = base.token_count + lengths.cumsum(axis=1)
-        longest_left = np.full_like(lengths, search.behind.longest)
-        np.maximum.accumulate(lengths[:, :0:-1], axis=1, out=longest_left[:, -2::-1])
-        within = np.isfinite(keys).sum(axis=1, keepdims=True)
-        room = (rows <= goal.caps.row_count_max) & (tokens <= goal.caps.token_count_max) & (counts <= within)
-        self.sizes: Ints = room.sum(axis=1)
-        self.columns = [
-            base.request_count + counts,
-            rows,
-            tokens,
-            np.maximum(base.longest, np.maximum.accumulate(lengths, axis=1)),
-            np.maximum(base.draft_ms, np.maximum.accumulate(search.drafts[self.order], axis=1)),
-            base.worth + search.worths[self.order].cumsum(axis=1),
-            np.maximum(search.behind.longest, longest_left),
-        ]
 
-    def cheapest(self) -> tuple[_Choice, list[int]]:
-        """The cheapest prefix, from samples of all orders and then from ever closer ones around the best; its order."""
-        width = self.order.shape[1]
-        firsts = np.arange(len(self.sizes))[:, None] * width
-        spread = np.linspace(0.0, 1.0, SAMPLE_COUNT) * (self.sizes - 1)[:, None]
-        choice, end = self._cheapest(np.unique(firsts + np.rint(spread).astype(np.int64)))
-        order, first = self.order[end // width].tolist(), end - end % width
-        last = first + int(self.sizes[end // width]) - 1
-        reach = -(-width // SAMPLE_COUNT)
-        while reach:
-            step = -(-2 * reach // SAMPLE_COUNT)
-            near = {end, *range(max(first, end - reach), min(last, end + reach) + 1, step)}
-            choice, end = self._cheapest(np.array(sorted(near)))
-            reach = step - 1
-        return choice._replace(taken=order[: end - first + 1]), order
+def _keys(search: _Search, fits: Bools) -> Floats:
+    """What to sort by, `[orders, candidates]`; infinite beyond the limits."""
+    verify_ms = search.goal.times.verify_ms
+    row_count, token_count = max(1, int(search.rows.sum())), max(1, int(search.lengths.sum()))
+    room = min(search.row_room / row_count, search.token_room / token_count)
+    share = min(1.0, max(room, 1 / len(search.rows)))
+    count = search.base.request_count + max(1, int(share * len(search.rows)))
+    half = share * row_count / 2
+    rows = search.base.row_count + half
+    price_count = 1 if room >= 1.0 else 2
+    orders = []
+    for longest, draft_ms in _limits(search, fits, price_count):
+        most = max(longest, search.base.longest)
+        top_ms = verify_ms(count, most, rows + half)
+        row_ms = (top_ms - verify_ms(count, most, rows)) / half
+        request_ms = (top_ms - verify_ms(1, most, rows + half)) / max(1, count - 1)
+        orders += [(longest, draft_ms, row_ms, request_ms, top_ms * price) for price in range(price_count)]
+    longest, draft_ms, row_ms, request_ms, price = np.array(orders).T[:, :, None]
+    need = search.rows / max(1, search.row_room) + search.lengths / max(1, search.token_room)
+    within = fits & (search.lengths <= longest) & (search.drafts <= draft_ms)
+    adds_ms = row_ms * search.rows + request_ms + price * need + TINY
+    keys: Floats = np.where(within, adds_ms / search.worths, np.inf)[within.any(axis=1)]
+    return keys
 
-    def _cheapest(self, ends: Ints) -> tuple[_Choice, int]:
-        """Of prefixes that end at places in the tables: the cheapest, and where it ends."""
-        goal, whole = self.search.goal, self.search.whole
-        best, best_end = _Choice([], math.inf, Load(), 0), int(ends[0])
-        held = [column.reshape(-1)[ends].tolist() for column in self.columns]
-        for end, *load, longest_left in zip(ends.tolist(), *held, strict=True):
-            holds = Load(*load)
-            cost = goal.cost(holds, whole, longest_left)
-            if cost <= best.cost:
-                best, best_end = _Choice([], cost, holds, longest_left), end
-        return best, best_end
 
-    def _keys(self, fits: Bools) -> Floats:
-        """What to sort by, `[orders, candidates]`; infinite beyond the limits."""
-        search, verify_ms = self.search, self.search.goal.times.verify_ms
-        row_count, token_count = max(1, int(search.rows.sum())), max(1, int(search.lengths.sum()))
-        room = min(search.row_room / row_count, search.token_room / token_count)
-        share = min(1.0, max(room, 1 / len(search.rows)))
-        count = search.base.request_count + max(1, int(share * len(search.rows)))
-        half = share * row_count / 2
-        rows = search.base.row_count + half
-        price_count = 1 if room >= 1.0 else 2
-        orders = []
-        for longest, draft_ms in self._limits(fits, price_count):
-            most = max(longest, search.base.longest)
-            top_ms = verify_ms(count, most, rows + half)
-            row_ms = (top_ms - verify_ms(count, most, rows)) / half
-            request_ms = (top_ms - verify_ms(1, most, rows + half)) / max(1, count - 1)
-            orders += [(longest, draft_ms, row_ms, request_ms, top_ms * price) for price in range(price_count)]
-        longest, draft_ms, row_ms, request_ms, price = np.array(orders).T[:, :, None]
-        need = search.rows / max(1, search.row_room) + search.lengths / max(1, search.token_room)
-        within = fits & (search.lengths <= longest) & (search.drafts <= draft_ms)
-        adds_ms = row_ms * search.rows + request_ms + price * need + TINY
-        keys: Floats = np.where(within, adds_ms / search.worths, np.inf)[within.any(axis=1)]
-        return keys
-
-    def _limits(self, fits: Bools, price_count: int) -> list[tuple[int, float]]:
-        """Limits on length and drafting; one on length alone where a pass takes as long for short requests. The least
-        drafting is always among them: to wait for none."""
-        search = self.search
-        count = len(search.rows)
-        lengths, drafts = search.lengths[fits], search.drafts[fits]
-        draft_cuts = sorted({float(drafts.min()), *widest_gaps(drafts, DRAFT_CUTS_MAX).tolist()})
-        shortest, longest = int(lengths.min()), int(lengths.max())
-        verify_ms = search.goal.times.verify_ms
-        if verify_ms(count, shortest, count) == verify_ms(count, longest, count):
-            return [(longest, draft_ms) for draft_ms in draft_cuts]
-        length_cuts = widest_gaps(lengths, max(2, search.orders_max // (len(draft_cuts) * price_count)))
-        return list(itertools.product(length_cuts.tolist(), draft_cuts))
+def _limits(search: _Search, fits: Bools, price_count: int) -> list[tuple[int, float]]:
+    """Limits on length and drafting; one on length alone where a pass takes as long for short requests. The least
+    drafting is always among them: to wait for none."""
+    count = len(search.rows)
+    lengths, drafts = search.lengths[fits], search.drafts[fits]
+    draft_cuts = sorted({drafts.min().item(), *widest_gaps(drafts, DRAFT_CUTS_MAX)})
+    shortest, longest = int(lengths.min()), int(lengths.max())
+    verify_ms = search.goal.times.verify_ms
+    if verify_ms(count, shortest, count) == verify_ms(count, longest, count):
+        return [(longest, draft_ms) for draft_ms in draft_cuts]
+    length_cuts = widest_gaps(lengths, max(2, search.orders_max // (len(draft_cuts) * price_count)))
+    return list(itertools.product(length_cuts, draft_cuts))

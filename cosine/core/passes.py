@@ -23,10 +23,17 @@ It does not know how a set is found (`packing.py`) nor who must go whatever it c
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 WORTH_MIN = 1.0
+
+Table = NDArray[Any]
+Size = TypeVar("Size", float, Table)
 
 
 class Candidate(NamedTuple):
@@ -65,8 +72,9 @@ class Caps:
 class VerifyTimes(Protocol):
     """Predicts a forward pass. It must not become shorter as an argument grows."""
 
-    def verify_ms(self, batch: int, longest: int, row_count: float) -> float:
-        """Milliseconds for `batch` requests of which the longest has `longest` cached tokens, with `row_count` rows."""
+    def verify_ms(self, batch: Size, longest: Size, row_count: Size) -> Size:
+        """Milliseconds for `batch` requests of which the longest has `longest` cached tokens, with `row_count` rows;
+        of tables, entry by entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,7 @@ class LineTimes:
     row_ms: float
     kilotoken_ms: float = 0.0
 
-    def verify_ms(self, batch: int, longest: int, row_count: float) -> float:
+    def verify_ms(self, batch: Size, longest: Size, row_count: Size) -> Size:
         """See VerifyTimes."""
         return self.base_ms + self.row_ms * row_count + self.kilotoken_ms * batch * longest / 1000
 
@@ -93,6 +101,18 @@ class Load(NamedTuple):
     draft_ms: float = 0.0
     worth: float = 0.0
 
+    @classmethod
+    def of(cls, candidates: Sequence[Candidate]) -> Load:
+        """What a pass with all of them holds."""
+        return cls(
+            len(candidates),
+            sum([candidate.row_count for candidate in candidates]),
+            sum([candidate.length for candidate in candidates]),
+            max([candidate.length for candidate in candidates], default=0),
+            max([candidate.draft_ms for candidate in candidates], default=0.0),
+            sum([candidate.worth for candidate in candidates]),
+        )
+
     def plus(self, candidate: Candidate) -> Load:
         """With one more."""
         request_count, row_count, token_count, longest, draft_ms, worth = self
@@ -104,6 +124,17 @@ class Load(NamedTuple):
             max(draft_ms, candidate.draft_ms),
             worth + candidate.worth,
         )
+
+
+class Tables(NamedTuple):
+    """A `Load` per entry."""
+
+    request_count: Table
+    row_count: Table
+    token_count: Table
+    longest: Table
+    draft_ms: Table
+    worth: Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,3 +170,14 @@ class Goal:
             left_rows = whole.row_count - load.row_count
             time_ms += self.weight * self.times.verify_ms(left_count, longest_left, left_rows)
         return time_ms / (load.worth + self.weight * (whole.worth - load.worth))
+
+    def costs(self, loads: Tables, whole: Load, longest_left: Table) -> Table:
+        """`cost` for tables of what passes hold, none of them empty; infinite over any cap."""
+        verify_ms, caps = self.times.verify_ms, self.caps
+        time_ms = loads.draft_ms + verify_ms(loads.request_count, loads.longest, loads.row_count)
+        over = (loads.row_count > caps.row_count_max) | (loads.token_count > caps.token_count_max)
+        over |= time_ms > caps.latency_ms_max
+        left_count = whole.request_count - loads.request_count
+        left_ms = verify_ms(left_count, longest_left, whole.row_count - loads.row_count)
+        time_ms += self.weight * np.where(left_count > 0, left_ms, 0.0)
+        return np.where(over, np.inf, time_ms / (loads.worth + self.weight * (whole.worth - loads.worth)))

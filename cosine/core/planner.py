@@ -213,16 +213,13 @@ class Planner:
         drafting = self._under_way.pop(round_id, None)
         return [] if drafting is None else drafting.group
 
-    def worth_waiting_until(self, seat: Seat, now: float) -> float | None:
-        """When a verifier should wait no longer for drafts under way; None where it should not wait at all.
+    def worth_waiting_until(self, seat: Seat, first: Live, now: float) -> float | None:
+        """When a verifier where `first` waits should wait no longer for drafts under way; None where it should not wait
+        at all.
 
         Waiting pays while drafts are due sooner than the fixed part of a forward pass takes: what is verified together
         pays that part once. A draft that is late by as much as it was predicted to take is waited for no longer.
         """
-        waiting = seat.waiting
-        if any(live.stream is not None for live in waiting):
-            return None
-        first = waiting[0]
         for drafting in self._under_way.values():
             due = (live for live in drafting.group if live.verifier == seat.peer_id and live.stream is None)
             if any(seat.together(first, live) for live in due):

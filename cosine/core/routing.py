@@ -165,15 +165,18 @@ def judge(
     tree: TokenTree,
     verdict: SessionVerdict,
     opinions: Mapping[tuple[int, int], float] = NO_OPINIONS,
+    depth: int | None = None,
 ) -> dict[str, Credit]:
     """Every drafter's part in a verdict on a tree; bit i of a node's proposers is `drafters[i]`.
 
     HARMONIC wants a verdict that was asked for agreements (`BatchItem.judge`); without them an accepted token agrees
     wholly and any other not at all. `opinions` are drafters' own confidences by (node, bit); where one is missing the
     tree's stands for it. A drafter of which the tree holds nothing has missed once.
+    `depth` is the tree's, from callers who have measured it.
     """
     if score is Score.HITS:
-        return credits(drafters, [tree.proposers[node] for node in verdict.nodes], max(depths(tree), default=0))
+        deepest = max(depths(tree), default=0) if depth is None else depth
+        return credits(drafters, [tree.proposers[node] for node in verdict.nodes], deepest)
     agreements = dict(zip(verdict.judged_nodes, verdict.agreements, strict=True)) | dict.fromkeys(verdict.nodes, 1.0)
     kids = children(tree)
     places = [list(kids[parent].values()) for parent in (ROOT, *verdict.nodes) if parent in kids]

@@ -28,6 +28,8 @@ from cosine.core.strategy import Strategy, check_demands, parse
 from cosine.core.streaming import Streams, is_streamed
 from cosine.core.tree import EMPTY
 
+ONE_OF_SEVERAL = (ev.TreeCame, ev.VerdictCame)  # what follows on them waits for the last of their plan or batch
+
 
 class Scheduler:
     """The machine. `now` is in seconds on any clock that only goes forward."""
@@ -77,7 +79,7 @@ class Scheduler:
         self._out = []
         first_alarm = self._alarms.first
         self._handlers[type(event)](event, now)
-        if not isinstance(event, ev.TreeCame | ev.VerdictCame):
+        if not isinstance(event, ONE_OF_SEVERAL):
             self._seat_all(now)
             self._send_plans(now)
             self._seat_all(now)
@@ -134,8 +136,8 @@ class Scheduler:
         self._progress(live, figures=live.figures, error=error)
         self._forget(live)
 
-    def _progress(self, live: Live, token_ids: tuple[int, ...] = (), **more: Any) -> None:
-        self._out.append(live.progress(token_ids, **more))
+    def _progress(self, live: Live, **more: Any) -> None:
+        self._out.append(live.progress(**more))
 
     def _forget(self, live: Live) -> None:
         """Drops a request and frees what workers hold for it; answers still under way find nobody."""
@@ -220,9 +222,8 @@ class Scheduler:
         seat = self.seats.get(live.verifier)
         if seat is None:
             self._unseat(live, now)
-            return
-        live.phase, live.ready_at = Phase.READY, now
-        seat.ready[live.session_id] = live
+        else:
+            seat.wait(live, now, self.config.prefill_chunk)
 
     @property
     def seats(self) -> Mapping[str, Seat]:
@@ -280,7 +281,8 @@ class Scheduler:
         """Appends the target's tokens and tells the gateway; False where the request has ended with them."""
         committed = live.commit(token_ids)
         finish = live.finish_reason()
-        self._progress(live, committed, logprobs=tuple(logprobs[: len(committed)]), finish=finish, figures=live.figures)
+        kept = tuple(logprobs[: len(committed)])
+        self._out.append(live.progress(committed, logprobs=kept, finish=finish, figures=live.figures))
         if finish:
             self._forget(live)
         return not finish

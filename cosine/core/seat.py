@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
+from typing import NamedTuple
 
 from cosine.core import events as ev
 from cosine.core import speculation
@@ -60,6 +60,13 @@ class Batch:
         )
 
 
+class Queue(NamedTuple):
+    """Who may go into a verifier's next batch: requests that take rounds, and streamed ones."""
+
+    rounds: list[Live]
+    streamed: list[Live]
+
+
 @dataclass(slots=True, eq=False)
 class Seat:
     """One verifier, which `sharing_count` schedulers use. `sessions` are all that sit here, in the order they sat down,
@@ -76,16 +83,6 @@ class Seat:
     sharing_count: int = 1
 
     @property
-    def may_send(self) -> bool:
-        """True where a batch may go out: to an idle verifier any, behind a busy one's batch one of stretches, while all
-        are one request's. Those of several go together when the pass is over: behind one another each would get every
-        second pass."""
-        if not self.batches:
-            return bool(self.waiting)
-        batches_max = BATCHES_MAX if len(self.sessions) == 1 else 1
-        return len(self.batches) < batches_max and any(live.stream is not None for live in self.waiting)
-
-    @property
     def has_room(self) -> bool:
         return len(self.sessions) < self.share
 
@@ -95,9 +92,22 @@ class Seat:
         return max(1, self.facts.sessions_max // self.sharing_count)
 
     @property
-    def waiting(self) -> list[Live]:
-        """Who may go into a batch. Where the share has become smaller than what sits here, the last to come wait until
-        others have left: the cache must do for all."""
+    def queue(self) -> Queue:
+        """Who may go into a batch now: at an idle verifier all that wait, behind a busy one's batch stretches, while
+        all are one request's. Those of several go together when the pass is over: behind one another each would get
+        every second pass."""
+        if self.batches and (len(self.sessions) > 1 or len(self.batches) >= BATCHES_MAX):
+            return Queue([], [])
+        waiting = self._waiting
+        streamed = [live for live in waiting if live.stream is not None]
+        if self.batches:
+            return Queue([], streamed)
+        return Queue([live for live in waiting if live.stream is None] if streamed else waiting, streamed)
+
+    @property
+    def _waiting(self) -> list[Live]:
+        """Where the share has become smaller than what sits here, the last to come wait until others have left: the
+        cache must do for all."""
         if len(self.sessions) <= self.share:
             return list(self.ready.values())
         late = set(list(self.sessions)[self.share :])
@@ -113,9 +123,16 @@ class Seat:
         live.verifier, live.turn = self.peer_id, self.turn
         self.turn += 1
 
-    def take_turns(self, pace: Pace) -> None:
+    def wait(self, live: Live, now: float, prefill_chunk: int) -> None:
+        """A request that takes rounds waits for the next batch; what it will ask of that is settled."""
+        live.phase, live.ready_at = Phase.READY, now
+        live.rows = _rows(live, prefill_chunk)
+        live.worth = max(1.0, live.promised) if live.started else float(live.rows)
+        self.ready[live.session_id] = live
+
+    def take_turns(self, queue: Queue, pace: Pace) -> None:
         """Settles how many turns those that wait should take."""
-        waiting = [live for live in self.waiting if live.strategy.groups > 1]
+        waiting = [live for lives in queue for live in lives if live.strategy.groups > 1]
         self.turns = 1
         if waiting:
             rows = 1.0 + sum(len(live.tree) for live in waiting) / len(waiting)
@@ -129,16 +146,15 @@ class Seat:
             return True
         return live.turn % self.turns == other.turn % self.turns
 
-    def compose(self, batch_id: int, bounds: SchedulerConfig, pace: Pace, now: float) -> Batch | None:
-        """Takes who waits, in order and within bounds, into a new batch. Behind a batch under way only stretches of
-        streamed requests go; None where there is nothing to send."""
+    def compose(self, batch_id: int, queue: Queue, bounds: SchedulerConfig, pace: Pace, now: float) -> Batch | None:
+        """Takes who waits, in order and within bounds, into a new batch; None where there is nothing to send."""
         batch = Batch(batch_id, self.peer_id, now)
-        rounds_first = self._rounds_press(bounds)
+        rounds_first = _rounds_press(queue, bounds)
         if rounds_first:
-            self._take_rounds(batch, bounds, pace)
-        self._take_stretches(batch, bounds)
-        if not rounds_first and not self.batches:
-            self._take_rounds(batch, bounds, pace)
+            self._take_rounds(batch, queue.rounds, bounds, pace)
+        self._take_stretches(batch, queue.streamed, bounds)
+        if not rounds_first:
+            self._take_rounds(batch, queue.rounds, bounds, pace)
         if not batch.members:
             return None
         self._measure(batch, now)
@@ -172,17 +188,9 @@ class Seat:
         self.free_at = now
         return batch, took_s
 
-    def _rounds_press(self, bounds: SchedulerConfig) -> bool:
-        """True where a request that takes rounds is more urgent than all streamed ones."""
-        waiting = self.waiting
-        streamed = [_urgency(live, bounds) for live in waiting if live.stream is not None]
-        if self.batches or not streamed or len(streamed) == len(waiting):
-            return False
-        return max(_urgency(live, bounds) for live in waiting if live.stream is None) > max(streamed)
-
-    def _take_stretches(self, batch: Batch, bounds: SchedulerConfig) -> None:
+    def _take_stretches(self, batch: Batch, streamed: list[Live], bounds: SchedulerConfig) -> None:
         rows, full = batch.row_count, False
-        for live in _by_urgency([live for live in self.waiting if live.stream is not None], bounds):
+        for live in _by_urgency(streamed, bounds):
             assert live.stream is not None
             session_id = live.session_id
             if not live.stream.may_send(self.peer_id, len(live.tokens)):
@@ -204,8 +212,10 @@ class Seat:
                 stretch.batch_id = batch.batch_id
             rows += len(item.token_ids) + len(item.tree)
 
-    def _take_rounds(self, batch: Batch, bounds: SchedulerConfig, pace: Pace) -> None:
-        taken, rows = self._take(batch, bounds, pace)
+    def _take_rounds(self, batch: Batch, waiting: list[Live], bounds: SchedulerConfig, pace: Pace) -> None:
+        if not waiting:
+            return
+        taken, rows = self._take(batch, waiting, bounds, pace)
         trees = self._affordable(taken, bounds.batch_rows_max - rows, pace)
         for live, tree in zip(taken, trees, strict=True):
             del self.ready[live.session_id]
@@ -214,10 +224,9 @@ class Seat:
             batch.trees[live.session_id] = tree
             batch.items.append(live.batch_item(tree, bounds.prefill_chunk))
 
-    def _take(self, batch: Batch, bounds: SchedulerConfig, pace: Pace) -> tuple[list[Live], int]:
+    def _take(self, batch: Batch, waiting: list[Live], bounds: SchedulerConfig, pace: Pace) -> tuple[list[Live], int]:
         """Requests that should join a batch, and the rows it then needs whatever is spent on adaptive trees."""
         rows = batch.row_count
-        waiting = [live for live in self.waiting if live.stream is None]
         taken: list[Live] = []
         for live in self._chosen(waiting, bounds, pace, batch.sent_at):
             if taken and not self.together(taken[0], live):
@@ -236,11 +245,11 @@ class Seat:
     def _chosen(self, waiting: list[Live], bounds: SchedulerConfig, pace: Pace, now: float) -> list[Live]:
         """Who should be verified next, in order of service; all of one strategy's way of batching are looked at
         together with the others, so that nobody waits for ever."""
-        ways = {live.strategy.batching for live in waiting}
-        if ways <= {Batching.CONTINUOUS} or len(waiting) == 1:
+        ways = [live.strategy.batching for live in waiting]
+        optimised = Batching.OPTIMISED in ways
+        if len(waiting) == 1 or not (optimised or Batching.DECOMPOSED in ways):
             return _by_urgency(waiting, bounds)
-        optimised, needs = Batching.OPTIMISED in ways, [_rows(live, bounds) for live in waiting]
-        rows = sum(needs)
+        rows = sum([live.rows for live in waiting])
         times = _pass_times(pace, padded=not optimised)
         longest = max([live.cached for live in waiting])
         beyond_ms = times.verify_ms(len(waiting), longest, rows) - times.base_ms
@@ -248,10 +257,9 @@ class Seat:
             return _by_urgency(waiting, bounds)
         if optimised:
             caps = Caps(bounds.batch_rows_max, bounds.batch_tokens_max, bounds.batch_ms_max, bounds.passed_over_max)
-            chosen = choose(list(map(_candidate, waiting, needs, repeat(now))), times, caps)
-            return [waiting[index] for index in chosen]
+            return [waiting[index] for index in choose(_candidates(waiting, now), times, caps)]
         waiting = _by_urgency(waiting, bounds)
-        groups = decompose([_candidate(live, _rows(live, bounds), now) for live in waiting], times)
+        groups = decompose(_candidates(waiting, now), times)
         urgencies = [_urgency(live, bounds) for live in waiting]
         return [waiting[index] for index in max(groups, key=lambda group: urgencies[group[0]])]
 
@@ -273,6 +281,14 @@ class Seat:
             rows_left -= sum(map(len, kept))
             uncut_count -= len(chosen)
         return trees
+
+
+def _rounds_press(queue: Queue, bounds: SchedulerConfig) -> bool:
+    """True where a request that takes rounds is more urgent than all streamed ones."""
+    if not all(queue):
+        return False
+    most, streamed_most = (max([_urgency(live, bounds) for live in lives]) for lives in queue)
+    return most > streamed_most
 
 
 def _by_urgency(waiting: list[Live], bounds: SchedulerConfig) -> list[Live]:
@@ -298,18 +314,23 @@ def _need(live: Live, bounds: SchedulerConfig) -> int:
     return context + (0 if live.strategy.adaptive else len(live.tree))
 
 
-def _rows(live: Live, bounds: SchedulerConfig) -> int:
+def _rows(live: Live, prefill_chunk: int) -> int:
     """Rows a request is likely to add to a batch: an adaptive strategy's tree is cut once the batch is settled."""
-    context, nodes = len(live.tokens) - live.cached, len(live.tree.token_ids)
-    if nodes > 2 * live.depth and live.strategy.adaptive:
-        nodes = 2 * live.depth
-    return nodes + (context if context < bounds.prefill_chunk else bounds.prefill_chunk)
+    context, nodes = len(live.tokens) - live.cached, len(live.tree)
+    return min(context, prefill_chunk) + (min(nodes, 2 * live.depth) if live.strategy.adaptive else nodes)
 
 
-def _candidate(live: Live, rows: int, now: float) -> Candidate:
-    """A request as the choice of a batch sees it. Reading a prompt counts as worth its rows, since it costs them
+def _candidates(waiting: Sequence[Live], now: float) -> list[Candidate]:
+    """Requests as the choice of a batch sees them. Reading a prompt counts as worth its rows, since it costs them
     whenever it is done."""
-    admission = live.admission
-    left_ms = (admission.deadline - now) * 1000 if admission.deadline else None
-    expected = max(1.0, live.promised) if live.started else float(rows)
-    return Candidate(live.cached, rows, expected, live.passed_over, admission.priority, left_ms)
+    return [
+        Candidate(
+            live.cached,
+            live.rows,
+            live.worth,
+            live.passed_over,
+            live.admission.priority,
+            (live.admission.deadline - now) * 1000 if live.admission.deadline else None,
+        )
+        for live in waiting
+    ]

@@ -80,13 +80,14 @@ class Seats:
     def compose(self, new_id: Callable[[], int], now: float) -> Iterator[Batch | float]:
         """Batches that should go out now, idle verifiers' first; a time where one should wait for drafts until then."""
         for seat in sorted(self.by_peer.values(), key=lambda seat: len(seat.batches)):
-            if not seat.may_send:
+            queue = seat.queue
+            if not any(queue):
                 continue
-            seat.take_turns(self._pace)
-            wait_until = None if seat.batches else self._planner.worth_waiting_until(seat, now)
+            seat.take_turns(queue, self._pace)
+            wait_until = None if queue.streamed else self._planner.worth_waiting_until(seat, queue.rounds[0], now)
             if wait_until is not None:
                 yield wait_until
                 continue
-            batch = seat.compose(new_id(), self._bounds, self._pace, now)
+            batch = seat.compose(new_id(), queue, self._bounds, self._pace, now)
             if batch is not None:
                 yield batch

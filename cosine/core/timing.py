@@ -56,14 +56,18 @@ class Moments:
         moves no more.
         """
         found = list(start)
-        steps = [(index, row, row[index]) for index, row in enumerate(self._gram) if row[index] > 0.0]
+        steps = [
+            (index, row, own, self._cross[index], DAMPING * own * start[index], own + DAMPING * own)
+            for index, row in enumerate(self._gram)
+            if (own := row[index]) > 0.0
+        ]
         for _ in range(SWEEPS):
             moved = False
-            for index, row, own in steps:
+            for index, row, own, cross, pull, weight in steps:
                 before = found[index]
                 others = sum(map(mul, row, found)) - own * before
-                pulled = self._cross[index] - others + DAMPING * own * start[index]
-                found[index] = after = max(0.0, pulled / (own + DAMPING * own))
+                pulled = cross - others + pull
+                found[index] = after = pulled / weight if pulled > 0.0 else 0.0
                 moved = moved or abs(after - before) > STILL * after
             if not moved:
                 break

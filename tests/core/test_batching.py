@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from cosine.core.batching import WEIGHT, Candidate, Caps, LineTimes, VerifyTimes, choose
 from cosine.core.decomposition import CUTS_MAX, decompose
 from cosine.core.packing import widest_gaps
+from cosine.core.passes import Goal, Load, Size, Tables
 
 FREE = Caps(row_count_max=10**9, token_count_max=10**9, latency_ms_max=math.inf, waited_count_max=10**9)
 PADDED = LineTimes(base_ms=10.0, row_ms=0.0, kilotoken_ms=1.0)
@@ -33,8 +34,9 @@ class Roofline:
     row_ms: float
     kilotoken_ms: float
 
-    def verify_ms(self, batch: int, longest: int, row_count: float) -> float:
-        return max(self.weights_ms, self.row_ms * row_count) + self.kilotoken_ms * batch * longest / 1000
+    def verify_ms(self, batch: Size, longest: Size, row_count: Size) -> Size:
+        reading_ms: Size = np.maximum(self.weights_ms, self.row_ms * row_count)
+        return reading_ms + self.kilotoken_ms * batch * longest / 1000
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,17 @@ class Tiles:
     base_ms: float
     tile_ms: float
 
-    def verify_ms(self, batch: int, longest: int, row_count: float) -> float:
-        return self.base_ms + self.tile_ms * math.ceil(row_count / 16)
+    def verify_ms(self, batch: Size, longest: Size, row_count: Size) -> Size:
+        tiles: Size = np.ceil(row_count / 16)
+        return self.base_ms + self.tile_ms * tiles
 
 
 def short(**more: float) -> Candidate:
-    return Candidate(100, 4, 2.0)._replace(**more)  # type: ignore[arg-type]
+    return Candidate(100, 4, 2.0)._replace(**more)  # type: ignore[arg-type]  # a dict of keywords has one type of values
 
 
 def long(**more: float) -> Candidate:
-    return Candidate(8000, 4, 2.0)._replace(**more)  # type: ignore[arg-type]
+    return Candidate(8000, 4, 2.0)._replace(**more)  # type: ignore[arg-type]  # a dict of keywords has one type of values
 
 
 def pass_ms(group: Sequence[Candidate], times: VerifyTimes) -> float:
@@ -116,6 +119,24 @@ def random_times(dice: np.random.Generator) -> VerifyTimes:
 def random_caps(dice: np.random.Generator) -> Caps:
     rows, tokens = int(dice.choice([16, 64, 256, 10**6])), int(dice.choice([4000, 10_000, 10**9]))
     return Caps(rows, tokens, float(dice.choice([20.0, 60.0, math.inf, math.inf])), waited_count_max=1)
+
+
+@pytest.mark.parametrize("weight", [0.0, WEIGHT])
+def test_the_costs_of_a_table_are_those_of_its_entries(weight: float) -> None:
+    dice = np.random.default_rng(21)
+    infinite_count = 0
+    for _ in range(100):
+        waiting, behind = random_pool(dice, 12), random_pool(dice, int(dice.integers(3)))
+        goal = Goal(random_times(dice), random_caps(dice), weight)
+        loads = [Load.of(waiting[:end]) for end in range(1, 13)]
+        whole = Load.of([*waiting, *behind])
+        longest_left = [Load.of([*waiting[end:], *behind]).longest for end in range(1, 13)]
+        found = goal.costs(Tables(*map(np.array, zip(*loads, strict=True))), whole, np.array(longest_left))
+        pairs = zip(loads, longest_left, strict=True)
+        one_by_one = [goal.cost(load, whole, longest) if goal.has_room(load) else math.inf for load, longest in pairs]
+        assert found.tolist() == one_by_one
+        infinite_count += one_by_one.count(math.inf)
+    assert 0 < infinite_count < 12 * 100
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5, WEIGHT, 1.0])
@@ -515,7 +536,7 @@ def test_many_lengths_are_cut_at_their_widest_gaps() -> None:
 @PATIENT
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=60), st.integers(1, 20))
 def test_cuts_ascend_lie_on_values_and_end_at_the_largest(values: list[int], count_max: int) -> None:
-    cuts = widest_gaps(np.array(values), count_max).tolist()
+    cuts = widest_gaps(np.array(values), count_max)
     assert cuts == sorted(set(cuts))
     assert set(cuts) <= set(values)
     assert cuts[-1] == max(values)
@@ -523,6 +544,6 @@ def test_cuts_ascend_lie_on_values_and_end_at_the_largest(values: list[int], cou
 
 
 def test_cuts_go_where_the_next_value_is_far() -> None:
-    assert widest_gaps(np.array([1, 2, 3, 90, 91, 92, 500, 501]), 3).tolist() == [3, 92, 501]
-    assert widest_gaps(np.array([1, 2, 40, 41, 80, 81]), 2).tolist() == [41, 81]
-    assert widest_gaps(np.array([1, 2, 40, 41, 80, 81]), 1).tolist() == [81]
+    assert widest_gaps(np.array([1, 2, 3, 90, 91, 92, 500, 501]), 3) == [3, 92, 501]
+    assert widest_gaps(np.array([1, 2, 40, 41, 80, 81]), 2) == [41, 81]
+    assert widest_gaps(np.array([1, 2, 40, 41, 80, 81]), 1) == [81]

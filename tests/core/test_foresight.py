@@ -150,7 +150,7 @@ def test_a_part_that_does_not_stand_alone_is_run(played: Played) -> None:
 @pytest.mark.parametrize("change", [{"sampling": Sampling(temperature=1.0, seed=5)}, {"width": 3}], ids=str)
 def test_children_picked_otherwise_or_too_few_answer_nothing(played: Played, change: dict[str, object]) -> None:
     played.rest()
-    played.foresight.begin([replace(NEXT, **change)])  # type: ignore[arg-type]
+    played.foresight.begin([replace(NEXT, **change)])  # type: ignore[arg-type]  # a dict of keywords has one type of values
     assert played.answer(Part("a", 2, (5, 8))) is None
 
 

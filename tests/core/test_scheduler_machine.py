@@ -68,7 +68,7 @@ class Trace:
     def came(
         self, request_id: str = "r", prompt: Sequence[int] = (1, 2, 3), count: int = 20, **more: object
     ) -> list[str]:
-        admission = ev.Admission(request_id, 1, "g", tuple(prompt), len(prompt), count, **more)  # type: ignore[arg-type]
+        admission = ev.Admission(request_id, 1, "g", tuple(prompt), len(prompt), count, **more)  # type: ignore[arg-type]  # a dict of keywords has one type of values
         return self(ev.RequestCame(admission))
 
     def judged(self, batch_id: int, *verdicts: ev.SessionVerdict) -> list[str]:
