@@ -18,6 +18,7 @@ from cosine.core.pace import Pace, exchanges
 VALUE_MIN_FLOOR = 0.02
 VALUE_MIN_CEILING = 0.9
 VALUE_MIN_SLACK = 0.8  # a drafter's own confidence is not calibrated
+REST = 2.0  # a path value that none has
 DEPTH_SLACK = 3  # confidences, not averages, decide where a path ends
 DEPTH_PATIENCE = 3
 POLISHED_MAX = 2
@@ -32,7 +33,8 @@ class Shape:
     """How much a plan may draft per session. Drafters meet every `fusion_interval` tokens, 0: only at the end.
 
     `crew_full` and `beam_full` are what the strategy says where this is less (0: it is not), so that hit rates, which
-    are those of the full crew and beam, are not taken for the thinner ones'.
+    are those of the full crew and beam, are not taken for the thinner ones'. `ahead` says that drafters go on while a
+    verdict is out, so that a round may do without waiting for them.
     """
 
     depth: int
@@ -43,6 +45,7 @@ class Shape:
     fusion_interval: int = 0
     crew_full: int = 0
     beam_full: int = 0
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,8 @@ class Offer:
     """How deep to draft for each session of a plan, by how many drafters, how wide.
 
     `value_min` is the path value below which one more step costs more tokens elsewhere than it may bring here: a pass
-    is paid by the sessions that lack it, and where few do it may cost more than they can bring (`value_min` above 1).
-    These are verified with what they have, and are drafted for while they are.
+    is paid by the sessions that lack it, and it may cost more than they can bring (`value_min` above 1: the plan
+    `rests`). These are verified with what they have, and are drafted for while they are.
     `promised` is the tokens predicted for each session, `gain` the goodput of all as multiple of plain decoding's;
     `time_ms` the round's predicted time, `plain_ms` that of a round without drafts. `crew` says how far the crew is
     from all the drafters that the strategy allows (0: all, 1: a single one), `chain` how far the beam is from full.
@@ -71,6 +74,11 @@ class Offer:
     crew: float = 0.0
     chain: float = 0.0
     pass_count: float = 0.0
+
+    @property
+    def rests(self) -> bool:
+        """True where drafters are waited for by nobody."""
+        return self.value_min > 1.0
 
     def plain(self) -> Offer:
         """The same sessions without drafts."""
@@ -136,7 +144,7 @@ def best_offer(
 
 class Bid(NamedTuple):
     """Depths for one way of drafting, the tokens and the time they are predicted to take. (A tuple: there are dozens
-    per plan.)"""
+    per plan.) Waiting for drafters is expected to bring `brought` tokens, and to cost the round `lost`."""
 
     way: Way
     depths: tuple[int, ...]
@@ -144,6 +152,8 @@ class Bid(NamedTuple):
     time_ms: float
     goodput: float
     pass_count: float
+    brought: float = 0.0
+    lost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,23 +189,29 @@ class Way:
         """What depths bring and cost; `fixed_ms` is the verifier's pass over the sessions without drafts.
 
         A head start leaves drafters so much less to do, on average, and paths that are given up early do too. The
-        tokens that a round commits are rows of the next.
+        tokens that a round commits are rows of the next. Waiting brings what sessions without a head start commit of
+        their drafts, less what their better chance of one in the next round would be worth.
         """
         pace, shape, truth = self.pace, self.shape, self.pace.truth
         share, kept, run, beam = pace.head_share, round(pace.head_depth), pace.run_share, shape.beam
+        late, row_ms = pace.late_truth - truth * pace.bare_gain, pace.verify.slope_ms * pace.rows_per_step
         promised: list[float] = []
         believed, count, steps, rows, most = float(len(depths)), 0, 0.0, 0.0, 0.0
+        brought, late_steps, wait_ms = 0.0, 0.0, 0.0
         for tokens, depth in zip(self.tokens, depths, strict=True):
             expected = tokens[depth]
             promised.append(expected)
             further = truth * (expected - 1.0)
             believed += further if further < depth else depth
-            left = depth - share * (depth if depth < kept else kept)
+            head = depth if depth < kept else kept
+            left = depth - share * head
             if left > 0.0:
+                brought += (1.0 - share) * late * (expected - 1.0) + share * truth * (expected - tokens[head])
+                late_steps += (1.0 - share) * depth
                 own = beam * run * left + expected
                 count, steps, rows, most = count + 1, steps + left, rows + own, own if own > most else most
         longest, meetings = _expected_longest(depths, share, kept, shape.fusion_interval)
-        time_ms = fixed_ms + pace.verify.slope_ms * pace.rows_per_step * sum(depths)
+        time_ms = fixed_ms + row_ms * sum(depths)
         if meetings:
             jobs = shape.drafter_count * count or 1
             busy = min(self.busy, jobs)
@@ -203,8 +219,11 @@ class Way:
             rows *= shape.drafter_count
             busiest = max(-(-jobs // busy) * rows / jobs, most)
             sizes = (meetings, run * longest, busiest, run * extra, rows - busiest)
-            time_ms += pace.exposed_ms(sum(map(mul, self.prices, sizes)))
-        return Bid(self, depths, tuple(promised), time_ms, believed / max(time_ms, 1e-9), longest)
+            wait_ms = pace.exposed_ms(sum(map(mul, self.prices, sizes)))
+            time_ms += wait_ms
+        goodput = believed / max(time_ms, 1e-9)
+        lost = goodput * (wait_ms + row_ms * late_steps)
+        return Bid(self, depths, tuple(promised), time_ms, goodput, longest, brought, lost)
 
     def offer(self, bid: Bid, full: Shape, plain_ms: float) -> Offer:
         """The offer that a bid makes."""
@@ -215,6 +234,8 @@ class Way:
         if bid.goodput * plain_ms >= count:  # else it is a trial
             lacking = max(1.0, count * (1.0 - pace.head_share))
             least *= (self.row_ms + self.pass_ms / lacking) / all_ms
+            if full.ahead and bid.lost > bid.brought:
+                least = max(least, REST)
         level_nodes = min(float(self.shape.beam * full.width), max(1.0, 1.0 / max(VALUE_MIN_SLACK * row_price, 1e-9)))
         sibling = 2.0 * (1.0 - min(self.rates))  # what is left for all others; calibration errs
         return Offer(

@@ -37,7 +37,8 @@ class Live:
     `cached` counts the tokens its verifier holds, `planned` those that fusion holds; `turn` counts the requests that
     sat down at the verifier before it, `passed_over` the batches that went without it since `ready_at`; `rows` is what
     it then asks of one, and `worth` the tokens that this should bring. Its last plan had drafters read its whole
-    context or not (`read_first`).
+    context or not (`read_first`), had it wait for them since nothing was left to start from (`late`), or nobody
+    (`rested`), after which its verdict may have been on nothing (`bare`).
     """
 
     admission: Admission
@@ -61,6 +62,9 @@ class Live:
     depth: int = 0
     node_budget: int = 1
     read_first: bool = False
+    late: bool = False
+    bare: bool = False
+    rested: bool = False
     ready_at: float = 0.0
     rows: int = 0
     worth: float = 0.0
@@ -182,11 +186,12 @@ class Live:
         if self.strategy.choice is Choice.BANDIT and self.models and self.depth and not self.read_first:
             self.bandit.note(self.models[0], count, round_ms / 1000)
         depth = max(depths(tree), default=0)
+        self.bare = not tree and self.rested
         if tree:
             self.route.note(judge(self.strategy.score, self.models, tree, verdict, depth=depth), count)
             if self.priors is not None:
                 self.priors.note_hit_rate(len(verdict.nodes), depth)
-        speculation.learn(pace, self.hit_rate, self.offer, self.promised, len(verdict.nodes), depth)
+        speculation.learn(pace, self.hit_rate, self.offer, self.promised, len(verdict.nodes), depth, self.late)
 
     def note_round(
         self, nodes: Sequence[int], tree_size: int, draft_us: float, forward_us: int, round_ms: float

@@ -7,7 +7,7 @@ what it must between plans.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cosine.core import speculation
 from cosine.core.feedback import Feedback
@@ -60,7 +60,7 @@ class Offers:
     def make(self, wanting: Sequence[Live], drafter_count: int, verifier_count: int, rows_max: int) -> Offer:
         """An offer for requests of one strategy that draft together."""
         strategy = wanting[0].strategy
-        full = _shape(strategy)
+        full = replace(_shape(strategy), ahead=self.lookahead(strategy) > 0)
         if strategy.length is Length.GOODPUT:
             rates = [live.hit_rate.value for live in wanting]
             kilotokens = sum(len(live.tokens) for live in wanting) / 1000

@@ -19,6 +19,9 @@ MISSES_MAX = 3.0
 ROWS_FADE = 0.97
 ROWS_MAX = 8.0
 HEAD_FADE = 0.95
+LATE_FADE = 0.97
+LATE_HOPE = 0.02
+BARE_PRIOR = 0.8
 RUN_FADE = 0.95
 RUN_MAX = 2.0
 HIDDEN_FADE = 0.9
@@ -35,9 +38,11 @@ class Pace:
 
     `single_misses` and `chain_misses` say how many times as often one drafter misses as all that the strategy allows,
     and one path as its full beam. `rows_per_step` are nodes verified per step of depth. In a share `head_share` of the
-    rounds some tree is left to start from, `head_depth` deep on average. Of the passes that plans then still ask for
-    drafters run `run_share`: the others end early, where no path is worth going on. `hidden_ms` of drafting pass while
-    the verifier works for others. `verifiers` and `drafters` are peers by id.
+    rounds some tree is left to start from, `head_depth` deep on average: in `bare_share` of those after a verdict on
+    nothing, in `tree_share` of those after one on a tree. Where nothing is left and drafters are waited for, a session
+    gets the share `late_truth` of what plans promise on average beyond plain decoding's one token. Of the passes that
+    plans ask for drafters run `run_share`: the others end early, where no path is worth going on. `hidden_ms` of
+    drafting pass while the verifier works for others. `verifiers` and `drafters` are peers by id.
     """
 
     verify: LineModel = field(default_factory=lambda: LineModel(base_ms=8.0, slope_ms=0.3))
@@ -50,6 +55,9 @@ class Pace:
     head_share: float = 0.0
     head_depth: float = 0.0
     run_share: float = 1.0
+    late_truth: float = 1.0
+    bare_share: float = BARE_PRIOR
+    tree_share: float = 0.5
     hidden_ms: float = 0.0
     verifiers: dict[str, Processor] = field(default_factory=dict)
     drafters: dict[str, Processor] = field(default_factory=dict)
@@ -70,17 +78,41 @@ class Pace:
             kept = (committed_count - 1) / max(1.0, extra) - self.truth * min(1.0, extra)
             self.truth = max(0.0, min(TRUTH_MAX, self.truth + (1 - TRUTH_FADE) * kept))
 
+    def note_late(self, promised: float, committed_count: int) -> None:
+        """A session that drafters were waited for, since its last verdict had left it nothing, in a plan that promised
+        its sessions so many tokens on average: rather one of those whose drafts are seldom right."""
+        extra = promised - 1.0
+        if extra > 0.0:
+            kept = (committed_count - 1) / max(1.0, extra) - self.late_truth * min(1.0, extra)
+            self.late_truth = max(0.0, min(TRUTH_MAX, self.late_truth + (1 - LATE_FADE) * kept))
+
+    def note_rest(self) -> None:
+        """No drafter was waited for. What was learned of waiting fades, so that it is tried again some day."""
+        self.late_truth += LATE_HOPE * (1.0 - self.late_truth)
+
     def note_rows(self, node_count: int, step_count: int) -> None:
         """A batch verified so many nodes of trees that were planned so many steps deep, all together."""
         if step_count > 0:
             self.rows_per_step += (1 - ROWS_FADE) * (min(ROWS_MAX, node_count / step_count) - self.rows_per_step)
 
-    def note_head_start(self, depth_kept: int) -> None:
-        """A session's next tree started from what its last verdict had left: so many tokens deep, 0 for nothing."""
+    @property
+    def bare_gain(self) -> float:
+        """How much likelier a head start is after a verdict on nothing than after one on a tree, in head starts: what
+        is gained once is lost again in part, since behind a head start comes a verdict on a tree."""
+        likelier = max(0.0, self.bare_share - self.tree_share)
+        return likelier / (1.0 + likelier)
+
+    def note_head_start(self, depth_kept: int, bare: bool | None = None) -> None:
+        """A session's next tree started from what its last verdict had left: so many tokens deep, 0 for nothing. That
+        verdict was on nothing, since no drafter was waited for (`bare`), or not; None where neither tells."""
         if depth_kept > 0:
             weight = 1 - HEAD_FADE if self.head_depth else 1.0
             self.head_depth += weight * (depth_kept - self.head_depth)
         self.head_share += (1 - HEAD_FADE) * ((depth_kept > 0) - self.head_share)
+        if bare:
+            self.bare_share += (1 - LATE_FADE) * ((depth_kept > 0) - self.bare_share)
+        elif bare is not None:
+            self.tree_share += (1 - LATE_FADE) * ((depth_kept > 0) - self.tree_share)
 
     def note_passes(self, expected: float, run: float) -> None:
         """The busiest drafter of a plan was expected to take so many passes if no path ended early, and ran so many."""

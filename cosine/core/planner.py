@@ -158,6 +158,7 @@ class Planner:
         for index, live in enumerate(wanting):
             live.offer, live.depth, live.promised = offer, offer.depths[index], offer.promised[index]
             live.node_budget = offer.node_budgets[index]
+            live.late, live.rested = False, live.depth > 0 and offer.rests
         group = [live for live in wanting if live.depth]
         if not group:
             return None
@@ -167,10 +168,13 @@ class Planner:
         items = tuple(live.plan_item(offer.width, offer.beam, offer.value_min) for live in group)
         fresh = any(live.planned == 0 for live in group)
         lookahead = self.offers.lookahead(strategy)
+        if offer.rests:
+            self._pace.note_rest()
         for live in group:
             live.read_first = live.planned == 0
             live.round_id, live.planned = round_id, len(live.sequence)
-        drafting = Drafting(group, now, asked, interval, offer.beam, 0.0, fresh, offer.pass_count)
+        pass_count = 0.0 if offer.rests else offer.pass_count  # a rest says nothing of where paths end
+        drafting = Drafting(group, now, asked, interval, offer.beam, 0.0, fresh, pass_count)
         drafting.predicted_ms = self._pace.drafting_ms(drafting.load())
         self._under_way[round_id] = drafting
         return DraftPlan(
@@ -198,7 +202,8 @@ class Planner:
             deepest = max(depths(drafted.tree), default=0)
             drafting.run[live.session_id] = max(1, deepest - drafted.kept_depth) if drafted.exchange_count else 0
         if live.strategy.lookahead:
-            self._pace.note_head_start(drafted.kept_depth)
+            self._pace.note_head_start(drafted.kept_depth, None if live.read_first else live.bare)
+            live.late = drafted.exchange_count > 0 and not drafted.kept_depth and not live.read_first
 
     def note_done(self, round_id: int, now: float) -> None:
         """All trees of a plan have come: learn how long that takes."""

@@ -83,9 +83,20 @@ def step_down(trees: Sequence[TokenTree], rows_max: int) -> list[TokenTree]:
     return [prune(tree, size) for tree, size in zip(trees, sizes, strict=True)]
 
 
-def learn(pace: Pace, rate: HitRate, offer: Offer | None, promised: float, accepted_count: int, depth: int) -> None:
+def learn(
+    pace: Pace,
+    rate: HitRate,
+    offer: Offer | None,
+    promised: float,
+    accepted_count: int,
+    depth: int,
+    late: bool = False,
+) -> None:
     """A verdict took `accepted_count` tokens of a request's tree, `depth` deep as verified (0: none), that was drafted
-    under `offer` (None: of no adaptive strategy), which had `promised` so many tokens (0.0: nothing)."""
+    under `offer` (None: of no adaptive strategy), which had `promised` so many tokens (0.0: nothing). `late` says that
+    drafters were waited for, since nothing had been left to start from."""
+    if late and offer is not None:
+        pace.note_late(sum(offer.promised) / len(offer.promised), accepted_count + 1)
     if not depth:
         rate.note(0, 0)
         return

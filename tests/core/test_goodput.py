@@ -285,3 +285,38 @@ def test_a_pass_that_costs_more_than_the_few_who_lack_it_can_bring_is_not_waited
     trial = offer([0.05] * 16, its)
     assert trial.gain < 1.0
     assert trial.value_min <= VALUE_MIN_CEILING, "what is tried must be drafted"
+
+
+def test_drafters_are_waited_for_only_where_that_brings_more_than_its_time_would_elsewhere() -> None:
+    ahead = replace(FULL, ahead=True)
+    its = pace(sharing=PARALLEL, row_ms=0.1)
+    its.head_share, its.head_depth = 0.5, 8.0
+    assert not offer([0.8], its, ahead).rests, "it is the only one that would have the time"
+    assert offer([0.8] * 16, its, ahead).rests
+    assert not offer([0.8] * 16, its).rests, "who does not look ahead would never draft again"
+    dear = offer([0.8] * 16, pace(sharing=PARALLEL, row_ms=0.1), ahead)
+    assert not dear.rests, "where nobody has a head start nothing else brings more than one token"
+
+
+def test_what_waiting_brings_is_learned_of_those_who_were_waited_for() -> None:
+    ahead = replace(FULL, ahead=True)
+    its = pace(sharing=PARALLEL, row_ms=0.04)
+    its.head_share, its.head_depth = 0.5, 8.0
+    its.tree_share = its.bare_share
+    assert not offer([0.8] * 4, its, ahead).rests
+    for _ in range(200):
+        its.note_late(4.0, 1)
+    assert offer([0.8] * 4, its, ahead).rests
+    for _ in range(400):
+        its.note_rest()
+    assert not offer([0.8] * 4, its, ahead).rests, "it is tried again some day"
+
+
+def test_a_better_chance_of_a_head_start_next_time_speaks_against_waiting() -> None:
+    ahead = replace(FULL, ahead=True)
+    its = pace(sharing=PARALLEL, row_ms=0.15)
+    its.head_share, its.head_depth = 0.5, 8.0
+    its.tree_share = its.bare_share = 0.5
+    assert not offer([0.8] * 4, its, ahead).rests
+    its.bare_share = 0.9
+    assert offer([0.8] * 4, its, ahead).rests

@@ -93,6 +93,33 @@ def test_head_starts_are_known_by_their_share_and_depth() -> None:
     assert pace.head_share < 0.01
 
 
+def test_head_starts_after_verdicts_on_nothing_and_on_trees_are_told_apart() -> None:
+    pace = Pace()
+    for turn in range(400):
+        pace.note_head_start(4 if turn % 5 else 0, bare=True)
+        pace.note_head_start(4 if turn % 2 else 0, bare=False)
+    assert pace.bare_share == pytest.approx(0.8, abs=0.05)
+    assert pace.tree_share == pytest.approx(0.5, abs=0.05)
+    assert pace.bare_gain == pytest.approx(0.3 / 1.3, abs=0.05)
+    before = pace.bare_share, pace.tree_share
+    pace.note_head_start(0)
+    assert (pace.bare_share, pace.tree_share) == before, "neither tells"
+    pace.bare_share = 0.1
+    assert pace.bare_gain == 0.0
+
+
+def test_what_late_drafts_bring_is_a_share_of_what_was_promised_on_average() -> None:
+    pace = Pace()
+    for turn in range(600):
+        pace.note_late(5.0, 1 + 4 * (turn % 2))
+    assert pace.late_truth == pytest.approx(0.5, abs=0.05)
+    pace.note_late(1.0, 9)
+    assert pace.late_truth == pytest.approx(0.5, abs=0.05), "nothing was promised"
+    for _ in range(600):
+        pace.note_rest()
+    assert pace.late_truth == pytest.approx(1.0, abs=0.01)
+
+
 def test_drafting_is_hidden_as_far_as_the_verifier_works_for_others_meanwhile() -> None:
     alone, crowded = Pace(), Pace()
     for _ in range(100):
