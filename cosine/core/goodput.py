@@ -231,16 +231,17 @@ class Way:
         row_price = bid.goodput * pace.verify.slope_ms
         all_ms = max(self.row_ms + self.pass_ms / count, 1e-9)
         least = min(VALUE_MIN_CEILING, max(VALUE_MIN_FLOOR, VALUE_MIN_SLACK * bid.goodput * all_ms))
+        crew, thinness = self.shape.drafter_count, self.crew
         if bid.goodput * plain_ms >= count:  # else it is a trial
             lacking = max(1.0, count * (1.0 - pace.head_share))
             least *= (self.row_ms + self.pass_ms / lacking) / all_ms
-            if full.ahead and bid.lost > bid.brought:
-                least = max(least, REST)
+            if full.ahead and bid.lost > bid.brought:  # whom nobody waits for may be as many as the strategy allows
+                least, crew, thinness = max(least, REST), full.crew_full or full.drafter_count, 0.0
         level_nodes = min(float(self.shape.beam * full.width), max(1.0, 1.0 / max(VALUE_MIN_SLACK * row_price, 1e-9)))
         sibling = 2.0 * (1.0 - min(self.rates))  # what is left for all others; calibration errs
         return Offer(
             bid.depths,
-            self.shape.drafter_count,
+            crew,
             self.shape.beam,
             least,
             bid.promised,
@@ -249,7 +250,7 @@ class Way:
             tuple(min(full.node_budget, math.ceil(level_nodes * (d + DEPTH_SLACK))) if d else 0 for d in bid.depths),
             bid.time_ms,
             plain_ms,
-            self.crew,
+            thinness,
             self.chain,
             bid.pass_count,
         )

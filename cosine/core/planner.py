@@ -23,7 +23,7 @@ from cosine.core.timing import DraftModel, Load
 from cosine.core.tree import depths
 
 LATE_FACTOR = 8.0
-PATIENCE = 2.0
+LATE_SHARE = 0.25  # of a forward pass's fixed part
 PROPOSER_BITS = 64
 NAMES_MAX = 256
 CROWDING = 2.0  # times its even share that a drafter takes under a bandit
@@ -175,7 +175,9 @@ class Planner:
             live.round_id, live.planned = round_id, len(live.sequence)
         pass_count = 0.0 if offer.rests else offer.pass_count  # a rest says nothing of where paths end
         drafting = Drafting(group, now, asked, interval, offer.beam, 0.0, fresh, pass_count)
-        drafting.predicted_ms = self._pace.drafting_ms(drafting.load())
+        drafting.predicted_ms = (
+            self._pace.drafting.exchange_ms if offer.rests else self._pace.drafting_ms(drafting.load())
+        )
         self._under_way[round_id] = drafting
         return DraftPlan(
             round_id,
@@ -223,14 +225,17 @@ class Planner:
         at all.
 
         Waiting pays while drafts are due sooner than the fixed part of a forward pass takes: what is verified together
-        pays that part once. A draft that is late by as much as it was predicted to take is waited for no longer.
+        pays that part once. A draft that is late by as much as it was predicted to take, and by a quarter of that part,
+        is waited for no longer.
         """
+        base_ms = self._pace.verify.base_ms
         for drafting in self._under_way.values():
             due = (live for live in drafting.group if live.verifier == seat.peer_id and live.stream is None)
             if any(seat.together(first, live) for live in due):
                 due_ms = (drafting.sent_at - now) * 1000 + drafting.predicted_ms
-                patience_end = drafting.sent_at + PATIENCE * drafting.predicted_ms / 1000
-                if now < patience_end and due_ms < self._pace.verify.base_ms:
+                late_ms = max(drafting.predicted_ms, LATE_SHARE * base_ms)
+                patience_end = drafting.sent_at + (drafting.predicted_ms + late_ms) / 1000
+                if now < patience_end and due_ms < base_ms:
                     return patience_end
         return None
 
