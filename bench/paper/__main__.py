@@ -46,7 +46,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=1, help="held-out prompts per domain in closed loops (1)")
     parser.add_argument("--open-s", type=float, default=5.0, help="seconds of arrivals, in the profile's time (5)")
     parser.add_argument("--runs", type=int, default=1, help="runs over which medians are taken (1)")
-    parser.add_argument("--time-scale", type=float, help="how slow the motion is (the profile's)")
+    parser.add_argument(
+        "--time-scale", type=float, help="how slow the motion is (the profile's, less for few requests at a time)"
+    )
     parser.add_argument("--run-ahead", action="store_true", help="drafters begin the next exchange in their idle time")
     parser.add_argument("--cell-timeout-s", type=float, default=600.0, help="a cell is given up after so long (600)")
     parser.add_argument("--out", type=Path, help="folder of cells, report and plots (build/paper/PROFILE)")
@@ -68,9 +70,8 @@ async def measure(
 ) -> list[Cell]:
     """All cells that were asked for, in that order; measures those that are missing."""
     interrupt_main_task()
-    time_scale = options.time_scale or profile.time_scale
     extent = Extent(
-        options.tokens, options.prompts, options.open_s, time_scale, options.cell_timeout_s, options.run_ahead
+        options.tokens, options.prompts, options.open_s, options.time_scale, options.cell_timeout_s, options.run_ahead
     )
     cells: dict[CellKey, Cell] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -6,6 +6,7 @@ strategies, and the simulator's; the paper's own rates are not known. All times 
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ PHASE_ARRIVALS = USUAL_BATCH  # a fluctuating load changes its rate whenever so 
 OPEN = {f"open-{name}": shares for name, shares in OPEN_LOADS.items()}
 CLOSED = re.compile(r"closed-([1-9]\d?)")
 SAMPLED = "-t1"
+TIME_SCALE_LEAST = 6.0  # with less, what a message takes this machine shows in a round's time
 DEFAULT_LOADS = ("closed-1", "closed-2", "closed-4", "closed-8", "closed-16", *OPEN)
 
 
@@ -34,6 +36,12 @@ class Load:
     @property
     def is_open(self) -> bool:
         return bool(self.shares)
+
+    def time_scale(self, profile: Profile) -> float:
+        """How slow the motion must be. The profile's is for USUAL_BATCH requests at a time; fewer are less to compute
+        in real time, by the root of their number, since they share passes less."""
+        at_once = self.clients or USUAL_BATCH / 2
+        return min(profile.time_scale, max(TIME_SCALE_LEAST, profile.time_scale * math.sqrt(at_once / USUAL_BATCH)))
 
 
 def parse_load(name: str) -> Load:

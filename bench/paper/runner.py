@@ -46,13 +46,13 @@ class Entrant:
 @dataclass(frozen=True, slots=True)
 class Extent:
     """How much is measured: tokens per request, prompts per domain in a closed loop, seconds of arrivals (of the
-    profile's time) in an open one; how slow the motion is, after how many real seconds a cell is given up, and whether
-    drafters run ahead."""
+    profile's time) in an open one; how slow the motion is (None: as the load needs), after how many real seconds a cell
+    is given up, and whether drafters run ahead."""
 
     token_count: int
     prompt_count: int
     open_s: float
-    time_scale: float
+    time_scale: float | None
     cell_timeout_s: float
     run_ahead: bool = False
 
@@ -67,9 +67,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Cells of one mesh, and its hardware."""
+    """Cells of one mesh, its hardware, and how slow its motion is."""
 
     park: Profile
+    time_scale: float
     tasks: list[Task]
 
 
@@ -101,7 +102,7 @@ class Runner:
             extent.token_count,
             0 if load.is_open else self._request_count(load),
             extent.open_s if load.is_open else 0.0,
-            extent.time_scale,
+            extent.time_scale or load.time_scale(self._profile),
             run,
             extent.run_ahead,
         )
@@ -118,11 +119,13 @@ class Runner:
                 self._refuse(tasks, error.message)
                 continue
             missing = tasks if again else [task for task in tasks if not self._found(task)]
-            group = next((group for group in groups if group.park == park), None)
-            if group is not None:
-                group.tasks.extend(missing)
-            elif missing:
-                groups.append(Group(park, missing))
+            for task in missing:
+                where = park, task.key.time_scale
+                group = next((group for group in groups if (group.park, group.time_scale) == where), None)
+                if group is None:
+                    group = Group(*where, [])
+                    groups.append(group)
+                group.tasks.append(task)
         for group in groups:
             await self._measure_group(group)
 
@@ -139,7 +142,7 @@ class Runner:
         ports = free_ports(workers(group.park))
         left = list(group.tasks)
         try:
-            spec = mesh_spec(group.park, self._extent.time_scale, ports, self._extent.run_ahead)
+            spec = mesh_spec(group.park, group.time_scale, ports, self._extent.run_ahead)
             async with AsyncExitStack() as stack:
                 mesh = await stack.enter_async_context(Mesh(spec))
                 client = await stack.enter_async_context(AsyncClient(mesh.gateway_address))
@@ -159,7 +162,7 @@ class Runner:
         return VirtualBench(park, self._library, self._prompts, self._extent.token_count, self._extent.run_ahead)
 
     async def _measure(self, bench: Bench, park: Profile, task: Task) -> Cell:
-        extent, start = self._extent, time.perf_counter()
+        extent, time_scale, start = self._extent, task.key.time_scale, time.perf_counter()
         found, refused = None, ""
         try:
             async with asyncio.timeout(extent.cell_timeout_s):
@@ -168,11 +171,11 @@ class Runner:
                     capacity = capacity_per_s(self._profile, extent.token_count)
                     times_s = arrivals(task.load.shares, capacity, extent.open_s, ARRIVALS_SEED + task.key.run)
                     observed = await bench.opened(
-                        task.key.strategy, task.load, [when_s * extent.time_scale for when_s in times_s]
+                        task.key.strategy, task.load, [when_s * time_scale for when_s in times_s]
                     )
                 else:
                     observed = await bench.closed(task.key.strategy, task.load, task.key.request_count)
-            found = figures(observed, extent.time_scale, park.verifier_count)
+            found = figures(observed, time_scale, park.verifier_count)
             self.passes_seen += found.pass_count or 0
         except TimeoutError:
             refused = f"took longer than {extent.cell_timeout_s:g} s; allow more with --cell-timeout-s"

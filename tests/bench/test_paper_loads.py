@@ -8,6 +8,7 @@ from bench.paper.loads import (
     DEFAULT_LOADS,
     OPEN,
     PHASE_ARRIVALS,
+    TIME_SCALE_LEAST,
     Load,
     arrivals,
     capacity_per_s,
@@ -49,6 +50,15 @@ def test_capacity_is_that_of_plain_decoding_sixteen_at_a_time() -> None:
     profile = Profile("p", "made up", 1.0, verifier, {}, Link(9.0, 1), Link(0.5, 1))
     step_ms = 10 + 16 * 0.25 + 16 * 128 / 1000 + 2 * 0.5
     assert capacity_per_s(profile, 50) == pytest.approx(16 / (step_ms / 1000) / 50)
+
+
+def test_motion_is_slowest_with_sixteen_at_a_time_and_never_slower_than_the_profile_says() -> None:
+    verifier = VerifierDevice("card", 1, 1.0, base_ms=10.0, row_ms=0.25, kilotoken_ms=1.0)
+    slow, fast = (Profile("p", "made up", scale, verifier, {}, Link(9.0, 1), Link(0.5, 1)) for scale in (20.0, 1.0))
+    scales = [parse_load(name).time_scale(slow) for name in ("closed-1", "closed-4", "closed-16", "closed-64")]
+    assert scales == [TIME_SCALE_LEAST, 10.0, 20.0, 20.0]
+    assert parse_load("open-low").time_scale(slow) == parse_load("closed-8").time_scale(slow)
+    assert {parse_load(name).time_scale(fast) for name in DEFAULT_LOADS} == {1.0}
 
 
 def test_the_same_seed_brings_the_same_arrivals() -> None:

@@ -112,6 +112,13 @@ def test_strategies_of_the_same_hardware_share_a_mesh(measure: Measure) -> None:
     assert [asked[0] for asked in FakeBench.asked] == ["plain", "cosine", "specinfer", "vanilla", "pipeinfer"]
 
 
+def test_loads_that_need_another_motion_get_a_mesh_of_their_own(measure: Measure) -> None:
+    measure(Entrant("plain", CLOSED), Entrant("vanilla", CLOSED), extent=replace(EXTENT, time_scale=None))
+    assert len(FakeMesh.started) == 4
+    assert [asked[:2] for asked in FakeBench.asked][:2] == [("plain", "closed-1"), ("plain", "closed-16")]
+    assert FakeMesh.started[0].pace != FakeMesh.started[1].pace
+
+
 def test_an_ablation_runs_on_the_hardware_of_the_whole(measure: Measure) -> None:
     lone = "cosine:choice=first"
     measure(Entrant("cosine", CLOSED[:1], park="cosine"), Entrant(lone, CLOSED[:1], park="cosine"))
