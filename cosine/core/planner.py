@@ -23,7 +23,7 @@ from cosine.core.timing import DraftModel, Load
 from cosine.core.tree import depths
 
 LATE_FACTOR = 8.0
-LATE_SHARE = 0.25  # of a forward pass's fixed part
+LATE_SHARE = 0.25  # of the fixed part of a forward pass
 PROPOSER_BITS = 64
 NAMES_MAX = 256
 CROWDING = 2.0  # times its even share that a drafter takes under a bandit
