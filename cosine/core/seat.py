@@ -52,6 +52,11 @@ class Batch:
         return sum(len(item.token_ids) + len(item.tree) for item in self.items)
 
     @property
+    def token_count(self) -> int:
+        """Tokens of context that the target reads for it."""
+        return sum(len(live.tokens) for live in self.members.values())
+
+    @property
     def worthless(self) -> bool:
         """True where nobody waits for any of it any more: stretches that were given up."""
         return all(
@@ -163,7 +168,7 @@ class Seat:
 
     def _measure(self, batch: Batch, now: float) -> None:
         members = batch.members.values()
-        batch.kilotokens = sum(len(live.tokens) for live in members) / 1000
+        batch.kilotokens = batch.token_count / 1000
         batch.drafted = [live for live in members if live.draft_ms and live.strategy.adaptive]
         if batch.drafted:
             count = len(batch.drafted)
@@ -189,7 +194,7 @@ class Seat:
         return batch, took_s
 
     def _take_stretches(self, batch: Batch, streamed: list[Live], bounds: SchedulerConfig) -> None:
-        rows, full = batch.row_count, False
+        rows, tokens, full = batch.row_count, batch.token_count, False
         for live in _by_urgency(streamed, bounds):
             assert live.stream is not None
             session_id = live.session_id
@@ -197,7 +202,8 @@ class Seat:
                 del self.ready[session_id]
                 continue
             need = live.stretch_need(self.peer_id, bounds.prefill_chunk)
-            full = full or bool(batch.members and rows + need >= bounds.batch_rows_max)
+            over = rows + need >= bounds.batch_rows_max or tokens + len(live.tokens) > bounds.batch_tokens_max
+            full = full or bool(batch.members and over)
             if full:
                 live.passed_over += 1
                 continue
@@ -211,6 +217,7 @@ class Seat:
             if stretch is not None:
                 stretch.batch_id = batch.batch_id
             rows += len(item.token_ids) + len(item.tree)
+            tokens += len(live.tokens)
 
     def _take_rounds(self, batch: Batch, waiting: list[Live], bounds: SchedulerConfig, pace: Pace) -> None:
         if not waiting:
@@ -226,16 +233,18 @@ class Seat:
 
     def _take(self, batch: Batch, waiting: list[Live], bounds: SchedulerConfig, pace: Pace) -> tuple[list[Live], int]:
         """Requests that should join a batch, and the rows it then needs whatever is spent on adaptive trees."""
-        rows = batch.row_count
+        rows, tokens = batch.row_count, batch.token_count
         taken: list[Live] = []
         for live in self._chosen(waiting, bounds, pace, batch.sent_at):
             if taken and not self.together(taken[0], live):
                 continue
             need = _need(live, bounds)
-            if (taken or rows) and rows + need > bounds.batch_rows_max:
+            over = rows + need > bounds.batch_rows_max or tokens + len(live.tokens) > bounds.batch_tokens_max
+            if over and (taken or batch.members):
                 break
             taken.append(live)
             rows += need
+            tokens += len(live.tokens)
         for live in waiting:
             live.passed_over += 1
         for live in taken:
@@ -253,7 +262,8 @@ class Seat:
         times = _pass_times(pace, padded=not optimised)
         longest = max([live.cached for live in waiting])
         beyond_ms = times.verify_ms(len(waiting), longest, rows) - times.base_ms
-        if rows <= bounds.batch_rows_max and beyond_ms <= (ALL_GO if optimised else ONE_PASS) * times.base_ms:
+        fit = rows <= bounds.batch_rows_max and sum([live.cached for live in waiting]) <= bounds.batch_tokens_max
+        if fit and beyond_ms <= (ALL_GO if optimised else ONE_PASS) * times.base_ms:
             return _by_urgency(waiting, bounds)
         if optimised:
             caps = Caps(bounds.batch_rows_max, bounds.batch_tokens_max, bounds.batch_ms_max, bounds.passed_over_max)

@@ -31,9 +31,7 @@ class SchedulerSettings(ServiceSettings):
     live_max: int = Field(64, ge=1, description="requests held at once; the others wait in Redis")
     prefill_chunk: int = Field(256, ge=1, description="context tokens of one request in one batch at most")
     batch_rows_max: int = Field(256, ge=1, description="tokens of one batch at most")
-    batch_tokens_max: int = Field(
-        1 << 20, ge=1, description="cached tokens of the requests of one batch at most, where it is composed by cost"
-    )
+    batch_tokens_max: int = Field(1 << 20, ge=1, description="tokens of context of one batch's requests at most")
     batch_ms_max: float = Field(1000.0, gt=0, description="milliseconds that a batch may be predicted to take")
     draft_deadline_ms_min: float = Field(150.0, gt=0, description="milliseconds that drafting is always given")
     draft_deadline_ms_max: float = Field(2000.0, gt=0, description="milliseconds after which drafts are not waited for")

@@ -278,3 +278,17 @@ def test_a_batch_keeps_to_its_rows_whatever_the_trees(strategy: str) -> None:
     rows = [sum(len(item.token_ids) + len(item.tree) for item in items) for items in batches]
     assert max(rows) <= 40 or all(len(items) == 1 for items, count in zip(batches, rows, strict=True) if count > 40)
     assert max(len(items) for items in batches) > 1
+
+
+@pytest.mark.parametrize("strategy", sorted(PRESETS))
+def test_a_batch_keeps_to_its_tokens_of_context_and_a_longer_one_goes_alone(strategy: str) -> None:
+    verifiers = ("v1", "v2")[: PRESETS[strategy].verifiers]
+    mesh = Mesh(config=SchedulerConfig(batch_tokens_max=60), verifiers=verifiers)
+    for number in range(8):
+        mesh.ask(f"r{number}", (number, *range(8 * number)), strategy=strategy)
+    mesh.run()
+    batches = [command.items for command in mesh.sent if isinstance(command, ev.SendBatch)]
+    lengths = [[item.base_length + len(item.token_ids) for item in items] for items in batches]
+    assert all(sum(of_batch) <= 60 or len(of_batch) == 1 for of_batch in lengths)
+    assert max(map(len, lengths)) > 1
+    assert all(text.tokens == text.plain for text in mesh.texts.values())
