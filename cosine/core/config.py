@@ -21,4 +21,5 @@ class SchedulerConfig:
     draft_deadline_max: float = 2000.0
     deadline_grace: float = 100.0
     verifier_wait_s: float = 60.0
+    settle_s: float = 2.0  # peers of a mesh that has just been started come within so long of one another
     batch_deadline_s: float = 60.0

@@ -20,7 +20,7 @@ from cosine.core.errors import BadRequest, Cancelled, Expired, MeshError, Unavai
 from cosine.core.live import Live, Phase
 from cosine.core.pace import Pace
 from cosine.core.planner import Planner, traceparent
-from cosine.core.requests import Requests
+from cosine.core.requests import Early, Requests
 from cosine.core.rounds import Rounds
 from cosine.core.seat import Seat
 from cosine.core.seats import Seats
@@ -40,6 +40,7 @@ class Scheduler:
         self.stale_count = 0
         self._requests = Requests(config, self.pace)
         self.knowledge = self._requests.knowledge
+        self._early = Early(config.settle_s)
         self._seatless: OrderedDict[str, Live] = OrderedDict()
         self._planner = Planner(config, self.pace)
         self._seats = Seats(config, self.pace, self._planner)
@@ -68,7 +69,7 @@ class Scheduler:
     @property
     def room(self) -> int:
         """How many further requests may be taken from the queue."""
-        return max(0, self._seats.held_max - len(self._requests))
+        return max(0, self._seats.held_max - len(self._requests) - len(self._early))
 
     @property
     def live_count(self) -> int:
@@ -96,9 +97,15 @@ class Scheduler:
         older = self._requests.named(admission.request_id)
         if older is not None and older.admission.attempt >= admission.attempt:
             return
+        strategy = None
         try:
-            strategy = self._strategy_of(admission)
+            strategy = parse(admission.strategy, self.config.default_strategy)
+            self._check_demands(strategy, admission)
         except BadRequest as error:
+            if strategy is not None and now < self._early.settled_at:
+                self._early.hold(event)
+                self._alarms.set(self._early.settled_at, self._look_at_early)
+                return
             self._out.append(ev.Progress(admission.gateway, admission.request_id, admission.attempt, 0, error=error))
             return
         if older is not None:
@@ -114,20 +121,28 @@ class Scheduler:
             self._alarms.set(admission.deadline, partial(self._request_late, live.session_id), live.session_id)
         self._unseat(live, now)
 
-    def _strategy_of(self, admission: ev.Admission) -> Strategy:
-        """What a request asks for. Raises BadRequest where it cannot be had."""
-        strategy = parse(admission.strategy, self.config.default_strategy)
+    def _check_demands(self, strategy: Strategy, admission: ev.Admission) -> None:
+        """Raises BadRequest where the mesh has not had what a strategy demands."""
         if len(admission.token_ids) == admission.prompt_length:  # what has begun goes on with whoever is left
             drafters_seen = self._planner.drafters_seen or None
             check_demands(strategy, self._seats.seen_count or None, drafters_seen, self._planner.names_seen or None)
-        return strategy
+
+    def _peers_came(self, now: float) -> None:
+        self._early.note_peers(self._seats.seen_count + self._planner.drafters_seen, now)
+        self._look_at_early(now)
+
+    def _look_at_early(self, now: float) -> None:
+        for event in self._early.pop_all():
+            self._request_came(event, now)
 
     def _request_left(self, event: ev.RequestLeft, _now: float) -> None:
+        self._early.leave(event.request_id, event.attempt)
         live = self._requests.named(event.request_id)
         if live is not None and live.admission.attempt == event.attempt:
             self._forget(live)
 
     def _gateway_down(self, event: ev.GatewayDown, _now: float) -> None:
+        self._early.forget_gateway(event.gateway)
         for live in self._requests:
             if live.admission.gateway == event.gateway:
                 self._forget(live)
@@ -157,6 +172,7 @@ class Scheduler:
     def _verifier_up(self, event: ev.VerifierUp, now: float) -> None:
         self._verifier_down(ev.VerifierDown(event.verifier.peer_id), now)
         self._seats.up(event.verifier)
+        self._peers_came(now)
 
     def _verifier_down(self, event: ev.VerifierDown, now: float) -> None:
         if not self._seats.down(event.peer_id):
@@ -197,10 +213,11 @@ class Scheduler:
                 elif live.phase is Phase.DRAFTING:
                     self._rounds.drafted(live, EMPTY, now)
 
-    def _drafters_changed(self, event: ev.DraftersChanged, _now: float) -> None:
+    def _drafters_changed(self, event: ev.DraftersChanged, now: float) -> None:
         if event.fusion in self._planner.fusions:
             facts = event.facts or tuple(ev.DrafterFacts(name) for name in event.drafters)
             self._planner.drafters_changed(event.fusion, facts)
+            self._peers_came(now)
 
     # -- seats and batches
 

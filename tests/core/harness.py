@@ -108,6 +108,7 @@ class Mesh:
         for name in verifiers:
             self.return_verifier(name)
         self.return_fusion()
+        self.now += self.scheduler.config.settle_s
 
     # -- what a test does
 

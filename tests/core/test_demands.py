@@ -45,6 +45,52 @@ def test_one_that_has_begun_elsewhere_goes_on_with_whoever_is_there(strategy: st
     assert taken_over.tokens == taken_over.plain
 
 
+def test_while_peers_are_still_coming_a_request_waits_for_those_that_it_demands() -> None:
+    mesh = Mesh()
+    mesh.return_verifier("second of three")
+    text = mesh.ask("r", strategy="dsi:verifiers=3")
+    assert text.error is None, "a third may be on its way"
+    mesh.pass_time(mesh.scheduler.config.settle_s / 2)
+    mesh.return_verifier("third")
+    mesh.run()
+    assert text.tokens == text.plain
+    assert (text.error, text.finish) == (None, "length")
+
+
+def test_once_no_further_peers_have_come_for_a_while_it_is_refused() -> None:
+    mesh = Mesh()
+    mesh.return_verifier("second of three")
+    text = mesh.ask("r", strategy="dsi:verifiers=3")
+    assert mesh.scheduler.room == mesh.scheduler.config.live_max - 1, "it takes a place while it waits"
+    mesh.pass_time(mesh.scheduler.config.settle_s)
+    assert text.error is not None
+    assert text.error.reason == "TOO_FEW_VERIFIERS"
+    assert mesh.scheduler.room == mesh.scheduler.config.live_max
+
+
+def test_whoever_leaves_while_it_waits_is_not_served() -> None:
+    mesh = Mesh()
+    mesh.return_verifier("second of three")
+    left, orphan = mesh.ask("r", strategy="dsi:verifiers=3"), mesh.ask("s", strategy="dsi:verifiers=3")
+    mesh.leave("r")
+    mesh.tell(ev.GatewayDown("gateway"))
+    mesh.return_verifier("third")
+    assert (left.tokens, orphan.tokens, mesh.scheduler.live_count) == ([], [], 0)
+    assert not any(isinstance(command, ev.SendBatch) for command in mesh.sent)
+
+
+def test_of_several_attempts_at_a_request_that_waits_the_last_is_served() -> None:
+    mesh = Mesh()
+    mesh.return_verifier("second of three")
+    first = mesh.ask("r", strategy="dsi:verifiers=3").admission
+    mesh.ask_again("r")
+    mesh.tell(ev.RequestCame(first))
+    mesh.tell(ev.RequestLeft("r", first.attempt))
+    mesh.return_verifier("third")
+    mesh.run()
+    assert mesh.texts["r"].tokens == mesh.texts["r"].plain
+
+
 def named(name: str) -> str:
     return f"vanilla:drafter={name}"
 
