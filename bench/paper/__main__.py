@@ -33,6 +33,8 @@ RESULTS = PROJECT_ROOT / "build" / "paper"
 CELLS = "cells.jsonl"
 TABLE_WIDTH = 130  # where output goes to a file there is no terminal to ask
 ABLATION_LOADS = ("closed-1", "closed-8")
+WHOLE_RUN = {"tokens": 64, "open_s": 5.0, "time_scale": None}
+FIRST_LOOK = {"tokens": 16, "open_s": 0.5, "time_scale": 12.0}  # one motion for all loads: one mesh for a preset
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -42,9 +44,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--presets", nargs="+", metavar="STRATEGY", help="strategies (all presets)")
     parser.add_argument("--loads", nargs="+", metavar="LOAD", help=f"loads ({' '.join(DEFAULT_LOADS)})")
     parser.add_argument("--ablations", action="store_true", help="cosine without one part after the other, instead")
-    parser.add_argument("--tokens", type=int, default=64, help="new tokens per request (64)")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a first look: 16 tokens, 0.5 s of arrivals, slow motion of 12",
+    )
+    parser.add_argument("--tokens", type=int, help="new tokens per request (64)")
     parser.add_argument("--prompts", type=int, default=1, help="held-out prompts per domain in closed loops (1)")
-    parser.add_argument("--open-s", type=float, default=5.0, help="seconds of arrivals, in the profile's time (5)")
+    parser.add_argument("--open-s", type=float, help="seconds of arrivals, in the profile's time (5)")
     parser.add_argument("--runs", type=int, default=1, help="runs over which medians are taken (1)")
     parser.add_argument(
         "--time-scale", type=float, help="how slow the motion is (the profile's, less for few requests at a time)"
@@ -53,7 +60,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cell-timeout-s", type=float, default=600.0, help="a cell is given up after so long (600)")
     parser.add_argument("--out", type=Path, help="folder of cells, report and plots (build/paper/PROFILE)")
     parser.add_argument("--again", action="store_true", help="measure also what has been measured")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    for name, value in (FIRST_LOOK if options.quick else WHOLE_RUN).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
 
 
 def entrants(options: argparse.Namespace) -> list[Entrant]:

@@ -22,7 +22,7 @@ from cosine.client.async_client import AsyncClient
 from cosine.client.results import Chunk
 from cosine.core.noise import mix
 
-WARM_UP_TOKENS = 16
+WARM_UP_TOKENS_MIN, WARM_UP_TOKENS_MAX = 8, 16
 DIGEST_CHARS = 12
 SEEDS = 1 << 32
 
@@ -96,7 +96,7 @@ class Bench:
         for start in range(0, kinds, size):
             async with asyncio.TaskGroup() as group:
                 for index in range(start, min(kinds, start + size)):
-                    group.create_task(self._serve(index - kinds, strategy, load, WARM_UP_TOKENS))
+                    group.create_task(self._serve(index - kinds, strategy, load, warm_up_tokens(self.token_count)))
 
     async def closed(self, strategy: str, load: Load, request_count: int) -> Observation:
         """`load.clients` requests at a time; `request_count` are measured, once every client has had a first token."""
@@ -185,6 +185,11 @@ class Bench:
             figures.accepted_token_count if figures else 0,
             digest(token_ids),
         )
+
+
+def warm_up_tokens(token_count: int) -> int:
+    """How long the texts of a warm-up are where requests are so long."""
+    return min(WARM_UP_TOKENS_MAX, max(WARM_UP_TOKENS_MIN, token_count // 4))
 
 
 def digest(token_ids: Sequence[int]) -> str:

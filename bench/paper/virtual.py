@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 
 from bench.paper.loads import Load
-from bench.paper.measuring import WARM_UP_TOKENS
+from bench.paper.measuring import warm_up_tokens
 from cosine.cli.demo.models import Prompt
 from cosine.cli.meshfile import PROJECT_ROOT
 from cosine.core.sampling import GREEDY
@@ -63,7 +63,7 @@ class VirtualBench:
         size = min(self._kinds, load.clients)
         for start in range(0, self._kinds, size):
             for index in range(start, min(self._kinds, start + size)):
-                self._send(index - self._kinds, WARM_UP_TOKENS, lambda request: None)
+                self._send(index - self._kinds, warm_up_tokens(self._token_count), lambda request: None)
             self._mesh.run(lambda: not self._waiting)
 
     def _closed(self, load: Load, request_count: int) -> list[Request]:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from cosine.core.calibration import Record
-from cosine.core.plan import DraftedTree, DraftPlan, PlanItem, Reading, StepItem
+from cosine.core.plan import DraftedTree, DraftItem, DraftPlan, PlanItem, Reading
 from cosine.core.tree import ROOT, Grower, TokenTree, children, prune, select, values
 
 GONE = ROOT - 1
@@ -31,7 +31,7 @@ class Asked:
     """What a drafter was sent for one session: the step, the node its answer hangs below, and those of the tree that
     it was sent, in their order."""
 
-    item: StepItem
+    item: DraftItem
     anchor: int = ROOT
     nodes: tuple[int, ...] = ()
 
@@ -213,20 +213,20 @@ class Growth:
         context = tuple(sequence[: sent.base_length + len(sent.token_ids)])
         return replace(asked, item=replace(sent, base_length=0, token_ids=context))
 
-    def _tip_item(self, drafter: str, step_count: int, run_ahead: bool) -> StepItem:
+    def _tip_item(self, drafter: str, step_count: int, run_ahead: bool) -> DraftItem:
         session, item = self.session, self.item
         sequence = session.tokens + session.backbone
         base = min(session.known.get(drafter, 0), len(sequence) - 1)
         least = item.value_min / max(self.tip_value, 1e-9)
-        return StepItem(
+        return DraftItem(
             item.session_id,
             base,
             tuple(sequence[base:]),
             step_count,
             item.width,
             item.beam,
-            least,
             item.sampling,
+            least,
             run_ahead=run_ahead,
         )
 
@@ -270,15 +270,15 @@ class Growth:
     ) -> Asked:
         session, item = self.session, self.item
         base = min(session.known.get(drafter, 0), len(session.tokens) - 1)
-        step = StepItem(
+        step = DraftItem(
             item.session_id,
             base,
             tuple(session.tokens[base:]),
             step_count,
             item.width,
             beam,
-            value_min,
             item.sampling,
+            value_min,
             seed,
             sibling_min=AHEAD_SIBLING_MIN if self.ahead else 0.0,
         )

@@ -81,20 +81,24 @@ class DraftedTree:
 
 
 @dataclass(frozen=True, slots=True)
-class StepItem:
-    """One session of a step; see DraftItem in drafter.proto. `tree` is what has been guessed already: the drafter goes
-    on growing it, best value first, and answers with the whole. `run_ahead` says that another step will follow behind
-    the answer, so that a drafter that has nothing else to do may begin it at the end of its own best path. Siblings of
-    a node's best child are left out below a confidence of `sibling_min`."""
+class DraftItem:
+    """One session of a step; see DraftItem in drafter.proto.
+
+    `tree` has been guessed already: the drafter goes on growing it, best value first, and answers with the whole. Its
+    nodes keep their places, new ones follow them; where it says a token twice below one parent, the two are joined.
+    `run_ahead` says that another step will follow behind the answer, so that a drafter that has nothing else to do may
+    begin it at the end of its own best path. Siblings of a node's best child are left out below a confidence of
+    `sibling_min`.
+    """
 
     session_id: str
     base_length: int
     token_ids: tuple[int, ...]
-    step_count: int
-    width: int
-    beam: int
-    value_min: float
-    sampling: Sampling
+    step_count: int = 1
+    width: int = 1
+    beam: int = 1
+    sampling: Sampling = GREEDY
+    value_min: float = 0.0
     tree: TokenTree = EMPTY
     run_ahead: bool = False
     sibling_min: float = 0.0
@@ -106,7 +110,7 @@ class Step:
 
     drafter: str
     step_id: int
-    items: tuple[StepItem, ...]
+    items: tuple[DraftItem, ...]
     round_id: int
 
 

@@ -17,10 +17,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from math import inf
-from typing import Protocol
 
 from cosine.core.picking import RowRule
-from cosine.core.sampling import Sampling
+from cosine.core.plan import DraftItem
 from cosine.core.tree import ROOT, TokenTree, children
 
 AHEAD_MAX = 4  # positions
@@ -29,34 +28,6 @@ RIGHT_PRIOR = 0.75
 RIGHT_FADE = 0.95
 
 Children = tuple[list[int], list[float]]
-
-
-class Asked(Protocol):
-    """What matters here of one session's part of a step; see `cosine.core.plan.StepItem`."""
-
-    @property
-    def session_id(self) -> str: ...
-
-    @property
-    def base_length(self) -> int: ...
-
-    @property
-    def token_ids(self) -> tuple[int, ...]: ...
-
-    @property
-    def step_count(self) -> int: ...
-
-    @property
-    def width(self) -> int: ...
-
-    @property
-    def beam(self) -> int: ...
-
-    @property
-    def sampling(self) -> Sampling: ...
-
-    @property
-    def run_ahead(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +59,7 @@ class _Ahead:
     ahead of that are `path`, of which `left` ends are still to be expanded. `found` are children by the length of the
     sequence they continue, `shown` the length of the cache as it would be without running ahead."""
 
-    item: Asked
+    item: DraftItem
     shown: int
     start: int = 0
     path: list[int] = field(default_factory=list)
@@ -100,7 +71,7 @@ class _Ahead:
         """Length of the sequence that is expanded next."""
         return self.start + len(self.path)
 
-    def foresees(self, item: Asked) -> bool:
+    def foresees(self, item: DraftItem) -> bool:
         """Whether an item goes on from the path that is being run ahead."""
         offset = item.base_length - self.start
         return offset >= 0 and tuple(self.path[offset : offset + len(item.token_ids)]) == item.token_ids
@@ -123,7 +94,7 @@ class Foresight:
 
     # -- around a step
 
-    def begin(self, items: Iterable[Asked]) -> None:
+    def begin(self, items: Iterable[DraftItem]) -> None:
         """A step is asked for: drops children that are not what it needs, and learns whether it was foreseen."""
         for item in items:
             ahead = self._aheads.get(item.session_id)
@@ -160,7 +131,7 @@ class Foresight:
         """True while a session's cache is what running ahead has made of it."""
         return session_id in self._aheads
 
-    def end(self, answers: Iterable[tuple[Asked, TokenTree | None]], held: Callable[[str], Sequence[int]]) -> None:
+    def end(self, answers: Iterable[tuple[DraftItem, TokenTree | None]], held: Callable[[str], Sequence[int]]) -> None:
         """Notes where to run ahead of a step's answers (None: there is none). `held` tells what the cache holds."""
         self._turn = []
         for item, tree in answers:
@@ -187,7 +158,7 @@ class Foresight:
             ahead.found = {length: kids for length, kids in ahead.found.items() if length <= expansion.base_length}
         return found
 
-    def foreseen(self, items: Iterable[Asked]) -> bool:
+    def foreseen(self, items: Iterable[DraftItem]) -> bool:
         """Whether all of these go on from paths that are run ahead, so that the pass under way is what they need."""
         aheads = ((self._aheads.get(item.session_id), item) for item in items)
         return all(ahead is not None and ahead.foresees(item) for ahead, item in aheads)
@@ -201,7 +172,7 @@ class Foresight:
 
     # -- one session
 
-    def _go_on(self, item: Asked, path: list[int], held: Callable[[str], Sequence[int]]) -> None:
+    def _go_on(self, item: DraftItem, path: list[int], held: Callable[[str], Sequence[int]]) -> None:
         """Turns to the end of an answer. Only the first pass of a step can be foreseen where it has a beam."""
         known = self._aheads.pop(item.session_id, None)
         if known is None and not path:

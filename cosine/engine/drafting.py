@@ -14,34 +14,13 @@ from heapq import heapify, heappop, heappush
 from itertools import chain
 
 from cosine.core.picking import RowRule
-from cosine.core.sampling import GREEDY, Sampling
+from cosine.core.plan import DraftItem
 from cosine.core.tree import EMPTY, ROOT, TokenTree, merge
 from cosine.engine.base import Engine, Segment
 from cosine.engine.verifying import Status, Verdict, check, refused
 
 STEPS_MAX = 256  # several times what any strategy asks for; a step holds the engine until it is done
 NODES_MAX = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class DraftItem:
-    """One session of a step; see DraftItem in drafter.proto.
-
-    `tree` has been guessed already: its nodes keep their places in the answer, new ones follow them. Where it says a
-    token twice below one parent, the two are joined.
-    """
-
-    session_id: str
-    base_length: int
-    token_ids: tuple[int, ...]
-    step_count: int = 1
-    width: int = 1
-    beam: int = 1
-    sampling: Sampling = GREEDY
-    value_min: float = 0.0
-    tree: TokenTree = EMPTY
-    run_ahead: bool = False
-    sibling_min: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

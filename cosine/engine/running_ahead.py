@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosine.core.picking import RowRule
+from cosine.core.plan import DraftItem
 from cosine.core.running_ahead import Children, Foresight, Part
 from cosine.engine.base import Engine, EngineLimits, Logits, ModelCard, Segment, Stopped
-from cosine.engine.drafting import DraftItem, DraftResult, draft
+from cosine.engine.drafting import DraftResult, draft
 from cosine.engine.verifying import Status
 
 

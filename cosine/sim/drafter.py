@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from cosine.core.plan import Guess, StepItem
+from cosine.core.plan import DraftItem, Guess
 from cosine.core.running_ahead import Children, Expansion, Foresight
 from cosine.core.sampling import Sampling
 from cosine.sim.device import Run, Unasked
@@ -33,7 +33,7 @@ class Drafter:
         self._run_ahead = run_ahead
         self.foresight = Foresight()
 
-    def compute(self, items: Sequence[StepItem]) -> Run[Guess]:
+    def compute(self, items: Sequence[DraftItem]) -> Run[Guess]:
         """Answers steps. Their passes run together, so that a run takes as many as its deepest step."""
         self.foresight.begin(items)
         newcomer = any(item.base_length == 0 and item.session_id not in self._contexts for item in items)
@@ -47,7 +47,7 @@ class Drafter:
         return Run(guesses, seconds, seconds / max(1, len(passes)), stand=True)
 
     @staticmethod
-    def give_up(items: Sequence[StepItem]) -> list[Guess]:
+    def give_up(items: Sequence[DraftItem]) -> list[Guess]:
         """What is answered to a step that was cancelled."""
         return [Guess(item.session_id, None) for item in items]
 
@@ -57,7 +57,7 @@ class Drafter:
         for session_id in session_ids:
             self._contexts.pop(session_id, None)
 
-    def idle(self) -> Unasked[StepItem] | None:
+    def idle(self) -> Unasked[DraftItem] | None:
         """The pass that it would run now, unasked."""
         wanted = self.foresight.next_pass(self._cached)
         if not wanted:
@@ -88,7 +88,7 @@ class Drafter:
                 passes[number] = passes[number][0] + rows, passes[number][1] + cached
         return [(rows, cached) for rows, cached in passes if rows]
 
-    def _grow(self, item: StepItem, newcomer: bool) -> Growth | None:
+    def _grow(self, item: DraftItem, newcomer: bool) -> Growth | None:
         """The tree of one step; None where the cache lacks the step's base. `newcomer` says that a session comes anew
         with this run: then nothing of its first pass is known ahead."""
         held = self._held(item.session_id)

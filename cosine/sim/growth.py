@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from cosine.core.plan import StepItem
+from cosine.core.plan import DraftItem
 from cosine.core.running_ahead import Part
 from cosine.core.tree import ROOT, TokenTree
 from cosine.sim.library import Context, Script, key_after
@@ -26,7 +26,7 @@ class Growth:
     context in the cache, `passes` the rows and cached tokens of every forward pass; one that need not run has no rows.
     """
 
-    item: StepItem
+    item: DraftItem
     length: int
     root_key: int
     token_ids: list[int] = field(default_factory=list)
@@ -122,7 +122,7 @@ class Growth:
         return TokenTree(tuple(self.token_ids), tuple(self.parents), tuple(self.confidences), (1,) * count)
 
 
-def begun(context: Context, item: StepItem, held: Sequence[int]) -> Growth:
+def begun(context: Context, item: DraftItem, held: Sequence[int]) -> Growth:
     """The growth that starts from a step's tree, behind a context that has the step's tokens; `held` is what the cache
     held before."""
     growth = Growth(item, len(context.token_ids), context.key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cosine.core.events import BatchItem, SessionVerdict
-from cosine.core.plan import Guess, StepItem
+from cosine.core.plan import DraftItem, Guess
 from cosine.sim.clock import Clock
 from cosine.sim.control import ControlCost
 from cosine.sim.device import Device
@@ -42,7 +42,7 @@ class DrafterPeer:
         self.name, self.specialist = name, specialist
         self.timing = profile.drafters[specialist]
         self.drafter = Drafter(library, library.drafters.index(specialist), self.timing, run_ahead)
-        self.device: Device[StepItem, Guess] = Device(
+        self.device: Device[DraftItem, Guess] = Device(
             clock, self.drafter.compute, self.drafter.give_up, self.drafter.close, self.drafter.idle
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cosine.core.events import BatchItem, SessionVerdict
-from cosine.core.plan import Guess, StepItem
+from cosine.core.plan import DraftItem, Guess
 from cosine.sim.clock import Call, Clock
 from cosine.sim.profile import Link
 
@@ -38,7 +38,7 @@ class Wire:
         self._clock.at(self._free_at + self._latency_s, arrive)
 
 
-def step_bytes(items: Sequence[StepItem]) -> int:
+def step_bytes(items: Sequence[DraftItem]) -> int:
     """A DraftRequest with a step."""
     return REQUEST_BYTES + sum(
         ITEM_BYTES + TOKEN_BYTES * len(item.token_ids) + NODE_BYTES * len(item.tree) for item in items

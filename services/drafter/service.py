@@ -7,9 +7,10 @@ from typing import Any
 
 import grpc
 
+from cosine.core.plan import DraftItem
 from cosine.core.running_ahead import Foresight
 from cosine.engine.base import Engine
-from cosine.engine.drafting import DraftItem, DraftResult, cancelled, draft
+from cosine.engine.drafting import DraftResult, cancelled, draft
 from cosine.engine.running_ahead import RunningAhead
 from cosine.engine.verifying import Status
 from cosine.peer.desk import Cancelling, Closing, Codec, Desk, Work

@@ -9,7 +9,7 @@ import pytest
 
 from bench.paper.__main__ import profile_path
 from bench.paper.loads import Load, parse_load
-from bench.paper.measuring import WARM_UP_TOKENS
+from bench.paper.measuring import warm_up_tokens
 from bench.paper.virtual import VirtualBench, recorded_library
 from cosine.cli.demo.models import Prompt
 from cosine.core.strategy import PRESETS
@@ -77,7 +77,7 @@ def test_drafters_that_run_ahead_are_faster_where_they_meet_for_every_token() ->
 
 def test_a_warm_up_asks_a_short_text_of_every_kind_from_the_end(asked: list[tuple[int, int]]) -> None:
     bench().token_ms("plain", parse_load("closed-1"), 1)
-    assert asked[:2] == [(6, WARM_UP_TOKENS), (7, WARM_UP_TOKENS)]
+    assert asked[:2] == [(6, warm_up_tokens(TOKENS)), (7, warm_up_tokens(TOKENS))]
 
 
 def measured_part(asked: Sequence[tuple[int, int]], clients: int) -> list[int]:

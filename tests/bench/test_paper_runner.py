@@ -227,6 +227,16 @@ def test_by_default_every_preset_meets_every_load() -> None:
     assert {tuple(load.name for load in entrant.loads) for entrant in work} == {DEFAULT_LOADS}
 
 
+def test_a_first_look_measures_less_in_one_motion_unless_told_otherwise() -> None:
+    def extent(*arguments: str) -> tuple[int, float, float | None]:
+        options = parse_arguments([*arguments])
+        return options.tokens, options.open_s, options.time_scale
+
+    assert extent() == (64, 5.0, None)
+    assert extent("--quick") == (16, 0.5, 12.0)
+    assert extent("--quick", "--tokens", "24", "--open-s", "2") == (24, 2.0, 12.0)
+
+
 def test_any_strategys_text_may_be_asked_for() -> None:
     text = "cosine:fusion_interval=1,calibrated=no"
     work = entrants(parse_arguments(["--presets", "plain", text, "--loads", "closed-4"]))

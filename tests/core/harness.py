@@ -21,7 +21,7 @@ from cosine.core.sampling import GREEDY, Sampling
 from cosine.core.scheduler import Scheduler
 from cosine.core.tree import TokenTree
 from cosine.engine.base import EngineLimits
-from cosine.engine.drafting import DraftItem, draft
+from cosine.engine.drafting import draft
 from cosine.engine.toy import ToyEngine
 from cosine.engine.verifying import Status, VerifyItem, verify
 
@@ -365,27 +365,13 @@ class Mesh:
 
 def draft_step(engine: ToyEngine, step: Step) -> list[Guess]:
     """A drafter's answer to a step."""
-    items = [
-        DraftItem(
-            item.session_id,
-            item.base_length,
-            item.token_ids,
-            item.step_count,
-            item.width,
-            item.beam,
-            item.sampling,
-            item.value_min,
-            item.tree,
-        )
-        for item in step.items
-    ]
     return [
         Guess(
             result.session_id,
             result.tree if result.status is Status.OK else None,
             missed=result.status is Status.CACHE_MISS,
         )
-        for result in draft(engine, items)
+        for result in draft(engine, step.items)
     ]
 
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from cosine.core.picking import RowRule
-from cosine.core.plan import StepItem
+from cosine.core.plan import DraftItem
 from cosine.core.running_ahead import AHEAD_MAX, Children, Expansion, Foresight, Part, best_path
 from cosine.core.sampling import GREEDY, Sampling
 from cosine.core.tree import EMPTY, TokenTree, chain
 
-ASKED = StepItem("a", 0, (1, 2), 3, 2, 1, 0.0, GREEDY, run_ahead=True)
+ASKED = DraftItem("a", 0, (1, 2), 3, 2, 1, run_ahead=True)
 ANSWER = TokenTree((6, 5, 8), (-1, -1, 1), (0.3, 0.6, 0.9), (1, 1, 1))  # its best path is 5, 8
 NEXT = replace(ASKED, base_length=2, token_ids=(5, 8))
 FOUND: Children = ([7, 9], [0.8, 0.1])
@@ -29,7 +29,7 @@ class Played:
     def held(self, session_id: str) -> Sequence[int]:
         return self.cache.get(session_id, [])
 
-    def step(self, *items: StepItem, answer: TokenTree | None = ANSWER) -> None:
+    def step(self, *items: DraftItem, answer: TokenTree | None = ANSWER) -> None:
         """A step of one pass per session, of which nothing is known; all get the same answer."""
         self.foresight.begin(items)
         for item in items:
@@ -52,7 +52,7 @@ class Played:
     def shown(self, session_id: str = "a") -> Sequence[int]:
         return self.foresight.shown(session_id, self.held(session_id))
 
-    def _run(self, part: StepItem | Part) -> None:
+    def _run(self, part: DraftItem | Part) -> None:
         self.cache[part.session_id] = [*self.held(part.session_id)[: part.base_length], *part.token_ids]
 
 
@@ -86,7 +86,7 @@ def test_of_a_path_that_is_cached_the_last_token_is_run_again(played: Played) ->
     ("item", "pass_count"),
     [(replace(ASKED, step_count=9), AHEAD_MAX), (replace(ASKED, step_count=2), 2), (replace(ASKED, beam=2), 1)],
 )
-def test_no_more_is_run_than_may_be_needed(item: StepItem, pass_count: int) -> None:
+def test_no_more_is_run_than_may_be_needed(item: DraftItem, pass_count: int) -> None:
     drafter = Played()
     drafter.step(item)
     while drafter.rest():
@@ -97,7 +97,7 @@ def test_no_more_is_run_than_may_be_needed(item: StepItem, pass_count: int) -> N
 @pytest.mark.parametrize(
     ("item", "answer"), [(ASKED, None), (ASKED, EMPTY), (replace(ASKED, run_ahead=False), ANSWER)], ids=str
 )
-def test_nothing_is_run_behind_no_answer_or_unasked(item: StepItem, answer: TokenTree | None) -> None:
+def test_nothing_is_run_behind_no_answer_or_unasked(item: DraftItem, answer: TokenTree | None) -> None:
     drafter = Played()
     drafter.step(item, answer=answer)
     assert not drafter.rest()
@@ -231,7 +231,7 @@ def test_steps_from_elsewhere_say_nothing_of_being_followed(played: Played, answ
 
 
 def test_a_drafter_that_is_seldom_followed_runs_nothing_until_it_is(played: Played) -> None:
-    def told(item: StepItem, count: int) -> list[bool]:
+    def told(item: DraftItem, count: int) -> list[bool]:
         ran = []
         for _ in range(count):
             played.step(ASKED)

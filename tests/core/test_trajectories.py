@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosine.core.acceptance import walk
+from cosine.core.plan import DraftItem
 from cosine.core.sampling import Sampling
 from cosine.core.tree import EMPTY, ROOT, Grower, TokenTree, merge
-from cosine.engine.drafting import DraftItem, draft
+from cosine.engine.drafting import draft
 from cosine.engine.toy import VOCAB_SIZE
 from cosine.engine.verifying import Status, Verdict, VerifyItem, verify
 

@@ -11,9 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from tiny_models import VOCAB_SIZE, build, random_tree, save, slow_logits
 
+from cosine.core.plan import DraftItem
 from cosine.core.tree import ROOT, TokenTree, chain, path_to, path_tokens
 from cosine.engine.base import Engine, EngineLimits, Segment, Stopped
-from cosine.engine.drafting import DraftItem, draft
+from cosine.engine.drafting import draft
 from cosine.engine.hf import assembly
 from cosine.engine.paced import Pace, PacedEngine
 from cosine.engine.toy import ToyEngine

@@ -10,11 +10,12 @@ import pytest
 from tiny_models import CONFIGS, VOCAB_SIZE, build, save
 
 from cosine.core.picking import RowRule
+from cosine.core.plan import DraftItem
 from cosine.core.sampling import GREEDY, Sampling
 from cosine.core.strategy import BOUNDS
 from cosine.core.tree import EMPTY, ROOT, Grower, TokenTree, chain, depths, path_tokens, values
 from cosine.engine.base import Engine, EngineLimits, Segment
-from cosine.engine.drafting import NODES_MAX, STEPS_MAX, DraftItem, DraftResult, draft
+from cosine.engine.drafting import NODES_MAX, STEPS_MAX, DraftResult, draft
 from cosine.engine.toy import ToyEngine
 from cosine.engine.transformers_engine import load
 from cosine.engine.verifying import Status

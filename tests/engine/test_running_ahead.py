@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cosine.core.plan import DraftItem
 from cosine.core.running_ahead import AHEAD_MAX, best_path
 from cosine.core.sampling import GREEDY, Sampling
 from cosine.core.tree import EMPTY, chain
 from cosine.engine.base import EngineLimits, Logits, Segment
-from cosine.engine.drafting import DraftItem, DraftResult, draft
+from cosine.engine.drafting import DraftResult, draft
 from cosine.engine.running_ahead import RunningAhead
 from cosine.engine.toy import VOCAB_SIZE, ToyEngine
 from cosine.engine.verifying import Status

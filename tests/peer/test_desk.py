@@ -12,9 +12,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from cosine.core.errors import Full
+from cosine.core.plan import DraftItem
 from cosine.core.tree import chain
 from cosine.engine.base import Engine, EngineLimits, Segment
-from cosine.engine.drafting import DraftItem, DraftResult, draft
+from cosine.engine.drafting import DraftResult, draft
 from cosine.engine.drafting import cancelled as cancelled_draft
 from cosine.engine.toy import ToyEngine, ToyLogits
 from cosine.engine.verifying import Status, Verdict, VerifyItem, cancelled, verify

@@ -8,9 +8,10 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
+from cosine.core.plan import DraftItem
 from cosine.core.running_ahead import best_path
 from cosine.engine.base import Engine, EngineLimits
-from cosine.engine.drafting import DraftItem, DraftResult, cancelled
+from cosine.engine.drafting import DraftResult, cancelled
 from cosine.engine.running_ahead import RunningAhead
 from cosine.engine.toy import ToyEngine
 from cosine.peer.desk import Closing, Codec, Desk, DeskStream, Work

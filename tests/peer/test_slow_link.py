@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from cosine.core.errors import BadRequest
+from cosine.core.plan import DraftItem
 from cosine.engine.base import EngineLimits
-from cosine.engine.drafting import DraftItem, DraftResult, cancelled, draft
+from cosine.engine.drafting import DraftResult, cancelled, draft
 from cosine.engine.toy import ToyEngine
 from cosine.peer import desk as desks
 from cosine.peer.desk import Codec, Desk, Work

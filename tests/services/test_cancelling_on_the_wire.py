@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from prometheus_client import Counter
 
+from cosine.core.plan import DraftItem
 from cosine.core.tree import chain
 from cosine.engine.base import EngineLimits
-from cosine.engine.drafting import DraftItem, draft
 from cosine.engine.drafting import cancelled as cancelled_draft
+from cosine.engine.drafting import draft
 from cosine.engine.toy import ToyEngine
 from cosine.engine.verifying import Status, VerifyItem, cancelled, verify
 from cosine.peer.desk import Cancelling

@@ -1,13 +1,13 @@
 """A simulated drafter is a real one whose model is the recording: same trees, same forward passes, same cache."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 
-from cosine.core.plan import StepItem
+from cosine.core.plan import DraftItem
 from cosine.core.sampling import GREEDY, Sampling
 from cosine.core.tree import EMPTY, TokenTree
-from cosine.engine.drafting import DraftItem, DraftResult, draft
+from cosine.engine.drafting import DraftResult, draft
 from cosine.engine.verifying import Status
 from cosine.sim.drafter import Drafter
 from cosine.sim.recording import Variant
@@ -24,10 +24,10 @@ class Pair:
         self.simulated = Drafter(library(), specialist, DRAFTER)
         self.engine = RecordedEngine(library(), specialist)
 
-    def ask(self, *items: StepItem) -> list[TokenTree]:
+    def ask(self, *items: DraftItem) -> list[TokenTree]:
         """Both answer; their trees, once all is compared."""
         self.engine.passes.clear()
-        results = draft(self.engine, [_draft_item(item) for item in items])
+        results = draft(self.engine, items)
         run = self.simulated.compute(items)
         for result, guess in zip(results, run.results, strict=True):
             assert (guess.session_id, guess.missed) == (result.session_id, result.status is Status.CACHE_MISS)
@@ -44,16 +44,12 @@ def _assert_same_tree(result: DraftResult, tree: TokenTree | None) -> None:
         assert tree.confidences == pytest.approx(result.tree.confidences)
 
 
-def _draft_item(item: StepItem) -> DraftItem:
-    return DraftItem(**{field.name: getattr(item, field.name) for field in fields(DraftItem)})
-
-
-def step(number: int, behind: int, shape: tuple[int, int, int] = (4, 2, 2), base: int = 0, **more: object) -> StepItem:
+def step(number: int, behind: int, shape: tuple[int, int, int] = (4, 2, 2), base: int = 0, **more: object) -> DraftItem:
     """A step for a text, so many tokens behind its prompt."""
     script = library().scripts[number]
     depth, width, beam = shape
     context = script.token_ids[base : script.prompt_length + behind]
-    plain = StepItem(f"s{number}", base, context, depth, width, beam, 0.0, GREEDY)
+    plain = DraftItem(f"s{number}", base, context, depth, width, beam)
     return replace(plain, **more)
 
 
@@ -117,7 +113,7 @@ def test_greedy_drafts_of_sampled_texts_are_others_than_shared_ones() -> None:
     texts = library(Variant.SHARED)
     drafter = Drafter(texts, 0, DRAFTER)
     script = texts.scripts[3]
-    item = StepItem("s", 0, script.token_ids[: script.prompt_length + 1], 1, 4, 1, 0.0, Sampling(temperature=1.0))
+    item = DraftItem("s", 0, script.token_ids[: script.prompt_length + 1], 1, 4, 1, Sampling(temperature=1.0))
     row = script.first_row + 1
     recorded = [texts.children(0, greedily, script, script.prompt_length + 1, 0) for greedily in (False, True)]
     assert recorded[0] != recorded[1]

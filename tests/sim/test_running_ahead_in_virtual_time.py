@@ -4,17 +4,17 @@ and between them, same cache; and in the mesh it saves what it should."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosine.core.plan import StepItem
+from cosine.core.plan import DraftItem
 from cosine.core.running_ahead import AHEAD_MAX, best_path
 from cosine.core.sampling import GREEDY, Sampling
 from cosine.core.tree import EMPTY, TokenTree, chain
-from cosine.engine.drafting import DraftItem, DraftResult
+from cosine.engine.drafting import DraftResult
 from cosine.engine.running_ahead import RunningAhead
 from cosine.engine.verifying import Status
 from cosine.sim.drafter import Drafter
@@ -38,10 +38,10 @@ class Pair:
         self.engine = RecordedEngine(library(), SPECIALIST)
         self.ahead = RunningAhead(self.engine)
 
-    def ask(self, items: Sequence[StepItem]) -> list[DraftResult]:
+    def ask(self, items: Sequence[DraftItem]) -> list[DraftResult]:
         """Both answer; the answers, once all is compared."""
         self.engine.passes.clear()
-        results = self.ahead.draft([_draft_item(item) for item in items])
+        results = self.ahead.draft(items)
         ran = self.simulated.compute(items)
         for result, guess in zip(results, ran.results, strict=True):
             assert (guess.tree is None) == guess.missed == (result.status is Status.CACHE_MISS)
@@ -50,11 +50,10 @@ class Pair:
         self.compare()
         return results
 
-    def rest(self, waiting: Sequence[StepItem] = ()) -> bool:
+    def rest(self, waiting: Sequence[DraftItem] = ()) -> bool:
         """Both use a moment in which nobody asks, or in which others begin to; False where there is nothing to do."""
         self.engine.passes.clear()
-        asked = [_draft_item(item) for item in waiting]
-        went_on = self.ahead.idle(lambda: asked)
+        went_on = self.ahead.idle(lambda: waiting)
         unasked = self.simulated.idle()
         assert (unasked is not None) == went_on
         if unasked is not None:
@@ -83,10 +82,6 @@ class Pair:
         return sum(DRAFTER.forward_ms(rows, cached) for rows, cached in self.engine.passes)
 
 
-def _draft_item(item: StepItem) -> DraftItem:
-    return DraftItem(**{field.name: getattr(item, field.name) for field in fields(DraftItem)})
-
-
 def _columns(tree: TokenTree) -> tuple[object, ...]:
     return tree.token_ids, tree.parents, tree.confidences
 
@@ -95,21 +90,21 @@ def _name(number: int) -> str:
     return f"s{number}"
 
 
-def first_step(number: int, **how: object) -> StepItem:
+def first_step(number: int, **how: object) -> DraftItem:
     """A whole context, up to a few tokens behind its prompt."""
     script = library().scripts[number]
     told = script.token_ids[: script.prompt_length + 3]
-    return replace(StepItem(_name(number), 0, told, 1, 1, 1, 0.0, GREEDY, run_ahead=True), **how)  # type: ignore[arg-type]  # a dict of keywords has one type of values
+    return replace(DraftItem(_name(number), 0, told, run_ahead=True), **how)  # type: ignore[arg-type]  # a dict of keywords has one type of values
 
 
 @st.composite
-def an_item(draw: st.DrawFn, number: int, told: Sequence[int], last: DraftResult) -> StepItem:
+def an_item(draw: st.DrawFn, number: int, told: Sequence[int], last: DraftResult) -> DraftItem:
     """A step as fusion would ask it, or as somebody else might: on the own path, on the text, beside, further back."""
     own, truth = best_path(last.tree), library().scripts[number].token_ids[len(told) : len(told) + 3]
     follow = draw(st.sampled_from([own, own, truth, [1, 2]]))
     follow = follow[: draw(st.integers(1, 3))] or [7]
     base = draw(st.sampled_from([len(told)] * 4 + [len(told) - 2, 0]))
-    return StepItem(
+    return DraftItem(
         _name(number),
         base,
         (*told[base:], *follow),

@@ -3,7 +3,7 @@
 import pytest
 
 from cosine.core import events as ev
-from cosine.core.plan import Guess, Step, StepItem
+from cosine.core.plan import DraftItem, Guess, Step
 from cosine.core.sampling import GREEDY
 from cosine.core.tree import EMPTY, TokenTree
 from cosine.rpc.convert import status_to_proto, tree_to_proto
@@ -35,7 +35,7 @@ def test_messages_take_turns_and_keep_their_order() -> None:
 @pytest.mark.parametrize(("count", "length", "tree"), SHAPES)
 def test_steps_and_their_answers_are_as_large_as_real_ones(count: int, length: int, tree: TokenTree) -> None:
     tokens = tuple(range(1000, 1000 + length))
-    items = (StepItem(SESSION, 300, tokens, 4, 2, 2, 0.1, GREEDY, tree),) * count
+    items = (DraftItem(SESSION, 300, tokens, 4, 2, 2, GREEDY, 0.1, tree),) * count
     real = step_to_proto(Step("drafter", 4711, items, 42), TRACE).ByteSize()
     assert wire.step_bytes(items) == pytest.approx(real, rel=0.15)
     result = drafter_pb2.DraftResult(
