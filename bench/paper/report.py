@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from bench.paper.cells import OVERRUN_MAX, Cell, Figures
+from cosine.sim.lead import Score, lead
 
 PLAIN = "plain"
 COLUMNS = (
@@ -110,6 +111,9 @@ class Report:
     def notes(self) -> Iterator[str]:
         """What is to be known beside the tables."""
         yield LEGEND
+        for load in self.loads:
+            if words := lead(self._scores(load)):
+                yield f"{load}: {words}"
         for cell in self.cells:
             if cell.refused:
                 yield f"{cell.key.strategy}, {cell.key.load}: refused, {cell.refused}"
@@ -119,6 +123,11 @@ class Report:
         sources = {cell.sources for cell in self.cells}
         if len(sources) > 1:
             yield f"the cells were measured with {len(sources)} versions of the code; --again measures all with today's"
+
+    def _scores(self, load: str) -> dict[str, Score]:
+        rows = [self.row(load, strategy) for strategy in self.strategies]
+        valid = {row.strategy: row.figures for row in rows if row is not None and row.is_valid}
+        return {name: Score(found.token_ms, found.tokens_per_s) for name, found in valid.items() if found is not None}
 
     def as_json(self) -> dict[str, Any]:
         """All cells, and the medians that the tables show."""

@@ -108,7 +108,7 @@ class Runner:
         )
 
     async def run(self, entrants: Iterable[Entrant], runs: int, again: bool) -> None:
-        """Measures what the file does not hold yet, and what was refused; with `again`, everything."""
+        """Measures what the file does not hold yet, what was refused or is invalid; with `again`, everything."""
         groups: list[Group] = []
         for entrant in entrants:
             tasks = [Task(self.key(entrant, load, run), load) for run in range(runs) for load in entrant.loads]
@@ -130,9 +130,9 @@ class Runner:
             await self._measure_group(group)
 
     def _found(self, task: Task) -> bool:
-        """True where the file holds the cell."""
+        """True where the file holds the cell, and it says something."""
         cell = self._file.get(task.key)
-        if cell is None or cell.refused:
+        if cell is None or cell.figures is None or not cell.figures.is_valid:
             return False
         self._note(cell)
         return True

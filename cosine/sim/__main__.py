@@ -25,7 +25,7 @@ from cosine.core.strategy import PRESETS, parse
 from cosine.sim.library import Library
 from cosine.sim.notebook import Notebook, settings
 from cosine.sim.profile import Profile, read_profile
-from cosine.sim.report import as_sweep_table, as_table, write_json
+from cosine.sim.report import as_sweep_table, as_table, leads, write_json
 from cosine.sim.sweep import CONTROL, SWEEPS, Point, control_cost, measure
 from cosine.sim.table import ABLATIONS, LOAD_NAMES, SAMPLED_ABLATIONS, load_named, read_library, table
 
@@ -67,6 +67,8 @@ def main() -> None:
         )
     money = "as it is" if arguments.as_is else "equal cost"
     console.print(as_table(f"{profile.name}, {money}, temperature {arguments.temperature:g}", rows))
+    for line in leads(rows):
+        console.print(line, highlight=False)
     if arguments.json:
         write_json(arguments.json, profile, not arguments.as_is, rows)
     if arguments.plots:

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from cosine.sim.knee import EFFICIENT, SATURATED, efficiency, exponent, saturation
+from cosine.sim.lead import Score, lead
 from cosine.sim.outcome import Row
 from cosine.sim.profile import Profile
 from cosine.sim.sweep import Point
@@ -62,6 +63,14 @@ def as_table(title: str, rows: Sequence[Row]) -> Table:
             table.add_section()
         table.add_row(row.load if fresh else "", row.strategy, *_cells(row, plain.get(row.load)))
     return table
+
+
+def leads(rows: Sequence[Row]) -> list[str]:
+    """How far ahead `cosine` is, a line per load."""
+    by_load: dict[str, dict[str, Score]] = {}
+    for row in rows:
+        by_load.setdefault(row.load, {})[row.strategy] = Score(row.latency_ms, row.tokens_per_s)
+    return [f"{load}: {words}" for load, scores in by_load.items() if (words := lead(scores))]
 
 
 def _cells(row: Row, plain: float | None) -> tuple[str, ...]:

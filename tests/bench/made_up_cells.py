@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bench.paper.cells import Cell, CellKey, Figures
-from bench.paper.counters import PASSES, READ
+from bench.paper.counters import OVERRUNS, PASSES, READ
 from bench.paper.measuring import Observation, Served
 
 KEY = CellKey("paper", "digest", "plain", "plain", "closed-4", 64, 4, 0.0, 8.0)
@@ -31,6 +31,7 @@ def cell(strategy: str = "plain", load: str = "closed-4", run: int = 0, refused:
     return Cell(key, found, refused, took_s=10.0, sources="code")
 
 
-def observation(served: tuple[Served, ...], token_count: int, wall_s: float) -> Observation:
-    """An observation of a mesh with one verifier that counted nothing but its passes, all in time."""
-    return Observation(served, token_count, wall_s, {"verifier": dict.fromkeys(READ, 0.0) | {PASSES: 50.0}})
+def observation(served: tuple[Served, ...], token_count: int, wall_s: float, late: float = 0.0) -> Observation:
+    """An observation of a mesh with one verifier that counted nothing but its passes, so many of them too late."""
+    counted = dict.fromkeys(READ, 0.0) | {PASSES: 50.0, OVERRUNS: late}
+    return Observation(served, token_count, wall_s, {"verifier": counted})

@@ -58,6 +58,7 @@ class FakeBench:
     refused: ClassVar[set[str]] = set()
     stuck: ClassVar[set[str]] = set()
     asked: ClassVar[list[tuple[str, str, int]]] = []
+    late: ClassVar[float] = 0.0  # passes that overran
 
     def __init__(self, *_: object) -> None:
         pass
@@ -70,7 +71,7 @@ class FakeBench:
 
     async def closed(self, strategy: str, load: Load, request_count: int) -> Observation:
         FakeBench.asked.append((strategy, load.name, request_count))
-        return observation((SERVED,), 8, 1.0)
+        return observation((SERVED,), 8, 1.0, FakeBench.late)
 
     async def opened(self, strategy: str, load: Load, times_s: list[float]) -> Observation:
         FakeBench.asked.append((strategy, load.name, len(times_s)))
@@ -81,7 +82,7 @@ class FakeBench:
 def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Cell]]:
     """Runs entrants against fakes; the cells that were noted."""
     FakeMesh.started, FakeMesh.problem = [], None
-    FakeBench.refused, FakeBench.stuck, FakeBench.asked = set(), set(), []
+    FakeBench.refused, FakeBench.stuck, FakeBench.asked, FakeBench.late = set(), set(), [], 0.0
     monkeypatch.setattr(runners, "Mesh", FakeMesh)
     monkeypatch.setattr(runners, "Bench", FakeBench)
 
@@ -186,6 +187,19 @@ def test_a_refused_strategy_is_a_cell_and_is_tried_again_next_time(measure: Meas
     assert [cell.refused for cell in noted] == ["dsi wants more"] * 2 + [""] * 2
     FakeBench.refused = set()
     assert not any(cell.refused for cell in measure(Entrant("dsi", CLOSED)))
+
+
+def test_a_cell_in_which_this_machine_was_too_slow_is_measured_again_next_time(measure: Measure) -> None:
+    FakeBench.late = 30.0
+    (late,) = measure(Entrant("plain", CLOSED[:1]))
+    assert late.figures is not None
+    assert not late.figures.is_valid
+    FakeBench.late = 0.0
+    (found,) = measure(Entrant("plain", CLOSED[:1]))
+    assert found.figures is not None
+    assert found.figures.is_valid
+    measure(Entrant("plain", CLOSED[:1]))
+    assert len(FakeBench.asked) == 2
 
 
 def test_a_text_that_is_no_strategy_is_a_refused_cell_without_a_mesh(measure: Measure) -> None:
