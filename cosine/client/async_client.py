@@ -29,22 +29,14 @@ from cosine.client.results import (
     peer_from,
 )
 from cosine.core.errors import Cancelled, Expired, MeshError, Unavailable
+from cosine.rpc.channel import connection_options
 from cosine.rpc.errors import from_rpc_error
 from cosine.v1 import gateway_pb2 as pb
 from cosine.v1.gateway_pb2_grpc import GatewayServiceStub
 
-MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 QUESTION_TIMEOUT_S = 10.0
 LATE_S = 0.1  # an end for lack of time this close to our own deadline is our own deadline
-CHANNEL_OPTIONS = [
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.enable_retries", 0),  # this module retries; it knows what was received
-]
+CHANNEL_OPTIONS = [*connection_options(), ("grpc.enable_retries", 0)]  # this module retries; it knows what was received
 
 _T = TypeVar("_T")
 
@@ -80,6 +72,7 @@ class AsyncClient:
         persistence = Persistence(self._retry)
         received: list[int] = []
         while True:
+            gateway = self._current
             try:
                 async with aclosing(self._attempt(request, deadline)) as chunks:
                     async for chunk in chunks:
@@ -91,7 +84,7 @@ class AsyncClient:
                 error: MeshError = Unavailable("STREAM_ENDED", "the stream ended before the text did")
             except grpc.aio.AioRpcError as failure:
                 error = from_rpc_error(failure)
-            await self._pause(error, persistence, deadline)
+            await self._pause(error, persistence, deadline, gateway)
             request.resume.CopyFrom(pb.Resume(token_ids=received))
 
     async def complete(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Completion:
@@ -142,13 +135,15 @@ class AsyncClient:
         persistence = Persistence(self._retry)
         deadline = _deadline(QUESTION_TIMEOUT_S)
         while True:
+            gateway = self._current
             try:
                 return await ask(self._stub())
             except grpc.aio.AioRpcError as failure:
-                await self._pause(from_rpc_error(failure), persistence, deadline)
+                await self._pause(from_rpc_error(failure), persistence, deadline, gateway)
 
-    async def _pause(self, error: MeshError, persistence: Persistence, deadline: float | None) -> None:
-        """Waits until the next try, which goes to the next gateway. Raises where there shall be none."""
+    async def _pause(self, error: MeshError, persistence: Persistence, deadline: float | None, gateway: int) -> None:
+        """Waits until the next try, which goes to another gateway than the one that failed: to the next, unless another
+        call has turned away from that one already. Raises where there shall be no try."""
         left_s = _left_s(deadline)
         if isinstance(error, Expired) and left_s is not None and left_s < LATE_S:  # gRPC's words say less
             raise Expired(
@@ -159,7 +154,8 @@ class AsyncClient:
             raise Expired(
                 "DEADLINE_EXCEEDED", f"no time is left for another try after: {error.message}; allow more time"
             ) from error
-        self._current = (self._current + 1) % len(self._addresses)
+        if self._current == gateway:
+            self._current = (gateway + 1) % len(self._addresses)
         await asyncio.sleep(delay_s)
 
     def _stub(self) -> Any:

@@ -26,7 +26,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Speculation:
-    """What speculation did for one request (for its last attempt, where a scheduler was lost on the way)."""
+    """What speculation did for one request (for its last attempt, where a scheduler was lost on the way).
+
+    `drafted_token_count` counts all that was drafted for it, verified or not; what of that was not accepted was wasted.
+    """
 
     strategy: str = ""
     round_count: int = 0
@@ -76,11 +79,13 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class LearnedTime:
-    """A forward pass of the peer `peer_id` as another peer sees it: `base_ms + row_ms * rows`."""
+    """A forward pass of the peer `peer_id` as another peer sees it: `base_ms + row_ms * rows + kilotoken_ms` per 1000
+    cached tokens that it reads."""
 
     peer_id: str
     base_ms: float
     row_ms: float
+    kilotoken_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +184,9 @@ def peer_from(message: pb.PeerEntry) -> Peer:
         incarnation=message.incarnation,
         base_ms=message.base_ms if message.HasField("base_ms") else None,
         row_ms=message.row_ms if message.HasField("row_ms") else None,
-        learned=tuple(LearnedTime(entry.peer_id, entry.base_ms, entry.row_ms) for entry in message.learned),
+        learned=tuple(
+            LearnedTime(entry.peer_id, entry.base_ms, entry.row_ms, entry.kilotoken_ms) for entry in message.learned
+        ),
     )
 
 

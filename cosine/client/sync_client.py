@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Coroutine, Generator, Sequence
 from typing import Any, Self, TypeVar, Unpack
@@ -51,7 +52,8 @@ class Client:
             while (chunk := self._run(step())) is not None:
                 yield chunk
         finally:
-            self._run(leave())
+            if not self._is_over:
+                self._run(leave())
 
     def complete(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Completion:
         """The whole generation at once."""
@@ -67,7 +69,7 @@ class Client:
 
     def close(self) -> None:
         """Closes all channels and ends the thread; a second call does nothing."""
-        if self._loop.is_closed():
+        if self._is_over:
             return
         self._run(self._client.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -80,9 +82,14 @@ class Client:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    @property
+    def _is_over(self) -> bool:
+        """True once nothing can be run any more: the client is closed, or the program ends, and its threads have."""
+        return self._loop.is_closed() or sys.is_finalizing()
+
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Runs work on the loop's thread; an interruption here (Ctrl-C) cancels it there."""
-        if self._loop.is_closed():
+        if self._is_over:
             work.close()
             raise RuntimeError("the client is closed")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)

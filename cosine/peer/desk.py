@@ -3,7 +3,7 @@
 Jobs that wait are merged into one forward pass as long as their sessions differ. A stream that ends, or says that
 sessions ended, frees them. Jobs that their stream cancels are dropped from the queue, or given up while they run; they
 are answered all the same. A desk that drains answers what it has and takes nothing new. What a job means is for the
-service: it gives `Codec` functions and the computation.
+service: it gives `Codec` functions and the computation. What a failing engine means is for `cosine.peer.passes`.
 """
 
 from __future__ import annotations
@@ -12,32 +12,24 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, Generic, cast
 
 from cosine.core.errors import BadRequest, Full
 from cosine.engine.base import Engine
+from cosine.engine.verifying import Status
 from cosine.engine.worker import Worker
+from cosine.peer.passes import Compute, Item, Passes, Result, SessionItem
 from cosine.peer.slow_link import LinkPace, SlowLink
+from cosine.rpc.errors import internal
 from cosine.rpc.hello import Bounds
 from cosine.rpc.streams import Credits, Outbox
 from cosine.rpc.telemetry import Spans
-
-
-class SessionItem(Protocol):
-    """One session's part of a job."""
-
-    @property
-    def session_id(self) -> str: ...
-
 
 # Turns of the event loop after which the last answer is with the transport (one), and a message that had reached us by
 # then is a job: the transport's socket wakes the loop (two), and then its reader (three). Unasked work must not get
 # between, since the engine's thread keeps the interpreter from the loop.
 TURNS = 3
-
-Item = TypeVar("Item", bound=SessionItem)
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +58,20 @@ class Cancelling:
 @dataclass(frozen=True, slots=True)
 class Codec(Generic[Item, Result]):
     """`parse` reads a stream's message (None: nothing to do); `answer` writes one: work id, results, microseconds;
-    `cancelled` is the result of an item that was dropped."""
+    `cancelled` is the result, a dataclass, of an item that was dropped."""
 
     parse: Callable[[Any], Work[Item] | Closing | Cancelling | None]
     answer: Callable[[int, Sequence[Result], int], Any]
     cancelled: Callable[[Item], Result]
 
+    def unable(self, item: Item, status: Status, reason: str) -> Result:
+        """The result of an item of which nothing is held any more; `reason` is told where results have room for it."""
+        result: Any = self.cancelled(item)
+        told = {"status": status, "cached_length": 0, "reason": reason}
+        names = told.keys() & {field.name for field in fields(result)}
+        return cast(Result, replace(result, **{name: told[name] for name in names}))
 
-Compute = Callable[[Engine, Sequence[Item], Callable[[str], bool]], list[Result]]
+
 Idle = Callable[[Callable[[], Sequence[Item]]], bool]
 
 
@@ -94,7 +92,7 @@ class Desk(Generic[Item, Result]):
     of a session, whenever asked, whether its job is cancelled. `observe` hears of every run and its seconds; of items
     that were dropped before it, with 0 seconds. While no job waits, `idle` runs on the engine's thread again and again
     until it says that it has nothing to do; what it is given tells the items of jobs that have come meanwhile, which it
-    ought not to keep waiting.
+    ought not to keep waiting. Once it has raised, it is left alone for good.
 
     Where a `link` is set, answers on streams opened from then on arrive as late as over that link.
     """
@@ -109,8 +107,7 @@ class Desk(Generic[Item, Result]):
     ) -> None:
         self.codec = codec
         self.link: LinkPace | None = None
-        self._engine = engine
-        self._compute = compute
+        self._passes = Passes(engine, compute, codec.unable)
         self._observe = observe
         self._idle = idle
         self._worker = Worker("engine")
@@ -188,7 +185,16 @@ class Desk(Generic[Item, Result]):
             return False
         for _ in range(TURNS):
             await asyncio.sleep(0)
-        return bool(self._jobs) or await self._worker.run(lambda: idle(self._waiting))
+        return bool(self._jobs) or await self._worker.run(lambda: self._try(idle))
+
+    def _try(self, idle: Idle[Item]) -> bool:
+        try:
+            return idle(self._waiting)
+        except Exception as error:  # the border
+            internal(error, "a pass that nobody asked for")
+        self._idle = None
+        self._passes.failed(self._sessions)
+        return False
 
     def _waiting(self) -> Sequence[Item]:
         """Items of the jobs that wait; the engine's thread may ask."""
@@ -210,7 +216,7 @@ class Desk(Generic[Item, Result]):
         closing = jobs[0].closing
         if closing:
             self._sessions.difference_update(closing)
-            await self._worker.run(lambda: self._engine.close(closing))
+            await self._worker.run(lambda: self._passes.close(closing))
             return
         items = [item for job in jobs for item in job.work.items]
         self._sessions.update(item.session_id for item in items)
@@ -232,10 +238,7 @@ class Desk(Generic[Item, Result]):
 
     def _timed(self, items: Sequence[Item]) -> tuple[list[Result], float]:
         start = time.perf_counter()
-        unwanted = self._unwanted.__contains__
-        size = self._engine.limits.sessions_max  # more sessions than slots would push one another out of one pass
-        parts = [items[start : start + size] for start in range(0, len(items), size)]
-        results = [result for part in parts for result in self._compute(self._engine, part, unwanted)]
+        results = self._passes.run(items, self._unwanted.__contains__)
         return results, time.perf_counter() - start
 
 

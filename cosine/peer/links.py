@@ -61,7 +61,7 @@ class Links:
                 self._wanted = {place for place, state in places.items() if state not in (LOST, DRAINING)}
                 self._note_draining({place for place, state in places.items() if state == DRAINING})
                 for place in self._wanted - self._links.keys():
-                    link = PeerLink(place[1], self._method, self._request, self._identity, self._role, self)
+                    link = PeerLink(*place, self._method, self._request, self._identity, self._role, self)
                     self._links[place] = link
                     self._tasks[place] = tasks.create_task(link.run())
                 for place in list(self._links):

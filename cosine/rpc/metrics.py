@@ -18,6 +18,7 @@ VERIFIER_ROWS = Counter("cosine_verifier_rows", "Tokens run through the target: 
 VERIFIER_CANCELLED_ROWS = Counter(
     "cosine_verifier_cancelled_rows", "Rows asked for and cancelled before they were done."
 )
+VERIFIER_STOPPED_NODES = Counter("cosine_verifier_stopped_nodes", "Tree nodes of passes stopped between layers.")
 VERIFIER_COMMITTED = Counter("cosine_verifier_committed_tokens", "Tokens committed by verdicts.")
 PACED_PASSES = Gauge("cosine_paced_passes", "Forward passes run at the pace of other hardware.")
 PACED_OVERRUNS = Gauge("cosine_paced_overruns", "Those that took longer than the other hardware would have.")

@@ -24,6 +24,7 @@ from grpc_reflection.v1alpha import reflection
 
 from cosine.core.errors import MeshError, Unavailable
 from cosine.rpc import telemetry
+from cosine.rpc.channel import PING_EVERY_MS
 from cosine.rpc.errors import Borders
 from cosine.rpc.hello import Identity
 from cosine.rpc.settings import ServiceSettings
@@ -67,7 +68,7 @@ def server_options(message_bytes_max: int) -> list[tuple[str, Any]]:
         ("grpc.so_reuseport", 0),
         ("grpc.server.max_pending_requests", 20_000),
         ("grpc.server.max_pending_requests_hard_limit", 20_000),
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", PING_EVERY_MS),
         ("grpc.keepalive_permit_without_calls", 1),
     ]
 

@@ -15,10 +15,10 @@ import grpc.aio
 import pytest
 
 from cosine.client import AsyncClient, Client
-from cosine.client.async_client import MESSAGE_BYTES_MAX
 from cosine.client.persistence import RetryPolicy
 from cosine.client.results import LearnedTime
 from cosine.core.errors import BadRequest, Cancelled, Expired, Full, NotFound, Unavailable
+from cosine.rpc.channel import MESSAGE_BYTES_MAX
 from cosine.rpc.errors import Borders
 from cosine.v1 import gateway_pb2 as pb
 from cosine.v1 import types_pb2 as types
@@ -70,7 +70,7 @@ class Gateway(GatewayServiceServicer):
                 yield response
 
     async def ListPeers(self, request: pb.ListPeersRequest, context: Any) -> pb.ListPeersResponse:
-        learned = [pb.LearnedTime(peer_id="v", base_ms=2.0, row_ms=0.5)]
+        learned = [pb.LearnedTime(peer_id="v", base_ms=2.0, row_ms=0.5, kilotoken_ms=1.5)]
         entry = pb.PeerEntry(
             role=types.ROLE_DRAFTER, peer_id="d", state="serving", load=2, base_ms=0.0, learned=learned
         )
@@ -154,6 +154,21 @@ async def test_a_text_moves_to_another_gateway_when_its_own_dies() -> None:
                     await dying.__aexit__()
     assert "".join(received) == "ab"
     assert list(heir.requests[0].resume.token_ids) == [97]
+
+
+async def test_texts_that_lose_a_gateway_together_move_to_the_same_other_one() -> None:
+    dying, heir = Gateway(), Gateway(*(says(chunk("b"), finished(2)) for _ in range(2)))
+    dying.acts += [dying.hangs(chunk("a")) for _ in range(2)]
+    once = RetryPolicy(tries_max=1, first_delay_s=0.001)
+    async with heir:
+        await dying.__aenter__()
+        async with AsyncClient(dying.address, heir.address, retry=once) as client:
+            client._current = 0
+            generations = [client.generate("hi", timeout=PATIENCE_S) for _ in range(2)]
+            assert [(await anext(chunks)).text for chunks in generations] == ["a", "a"]
+            await dying.__aexit__()
+            rests = [[chunk.text async for chunk in chunks] for chunks in generations]
+    assert rests == [["b", ""], ["b", ""]]
 
 
 async def test_a_gateway_that_is_not_there_is_passed_over() -> None:
@@ -261,7 +276,7 @@ async def test_peers_and_model_are_values() -> None:
         (peer,) = await client.peers()
         model = await client.model()
     assert (peer.role, peer.peer_id, peer.state, peer.load) == ("drafter", "d", "serving", 2)
-    assert (peer.base_ms, peer.row_ms, peer.learned) == (0.0, None, (LearnedTime("v", 2.0, 0.5),))
+    assert (peer.base_ms, peer.row_ms, peer.learned) == (0.0, None, (LearnedTime("v", 2.0, 0.5, 1.5),))
     assert (model.model_id, model.vocab_size, model.strategies) == ("toy", 257, ("plain",))
 
 
@@ -317,6 +332,31 @@ def test_a_closed_synchronous_client_says_so() -> None:
     client.close()
     with pytest.raises(RuntimeError, match="closed"):
         client.peers()
+
+
+def test_a_generation_that_outlives_its_client_just_ends() -> None:
+    gateway = Gateway()
+    gateway.acts.append(gateway.hangs(chunk("a")))
+    with elsewhere(gateway):
+        with Client(gateway.address) as client:
+            chunks = client.generate("hi")
+            assert next(chunks).text == "a"
+        chunks.close()
+
+
+def test_a_program_ends_in_the_middle_of_a_generation() -> None:
+    script = (
+        "import sys\n"
+        "from cosine.client import Client\n"
+        "chunks = Client(sys.argv[1]).generate('hi')\n"
+        "assert next(chunks).text == 'a'\n"
+    )
+    gateway = Gateway()
+    gateway.acts.append(gateway.hangs(chunk("a")))
+    with elsewhere(gateway):
+        command = [sys.executable, "-c", script, gateway.address]
+        ended = subprocess.run(command, check=True, timeout=60, capture_output=True)
+    assert ended.stderr == b""
 
 
 def test_importing_cosine_loads_nothing_and_its_client_nothing_heavy() -> None:

@@ -1,5 +1,5 @@
 """The desk: of cancelled work what waits is dropped, what runs is given up, what others wait for goes on; a desk that
-drains answers what it has.
+drains answers what it has, and one whose engine fails at a pass works on.
 """
 
 from __future__ import annotations
@@ -29,18 +29,23 @@ DraftAnswer = tuple[int, Sequence[DraftResult]]
 
 
 class Watched(ToyEngine):
-    """A toy whose passes are written down; each waits until it is let go, and is then asked whether to stop."""
+    """A toy whose passes are written down; each waits until it is let go, is then asked whether to stop, and fails if
+    it is one of the next `failures_left`."""
 
     def __init__(self) -> None:
         super().__init__("toy:seed=1", "", EngineLimits(sessions_max=4))
         self.passes: list[list[str]] = []
         self.entered = threading.Semaphore(0)
         self.let_go = threading.Semaphore(0)
+        self.failures_left = 0
 
     def forward(self, segments: Sequence[Segment], stop: Callable[[], bool] | None = None) -> ToyLogits:
         self.passes.append([segment.session_id for segment in segments])
         self.entered.release()
         assert self.let_go.acquire(timeout=DEADLINE_S)
+        if self.failures_left:
+            self.failures_left -= 1
+            raise RuntimeError("out of memory")
         return super().forward(segments, stop)
 
 
@@ -299,3 +304,46 @@ async def test_a_drafter_that_serves_nobody_any_more_stops_at_once() -> None:
         bench.go_on()
         assert await answers.next() == (1, [Status.CANCELLED])
         assert len(bench.engine.passes) == 1
+
+
+@pytest.mark.parametrize("kind", [VerifyItem, DraftItem])
+async def test_a_pass_that_fails_is_answered_and_the_desk_works_on(kind: type[VerifyItem] | type[DraftItem]) -> None:
+    async with working(drafts=kind is DraftItem) as bench:
+        stream, answers = bench.stream()
+        bench.go_on(4)
+        stream.on_message(Work(1, (kind("a", 0, (1, 2)),)))
+        assert await answers.next() == (1, [Status.OK])
+        bench.engine.failures_left = 1
+        stream.on_message(Work(2, (kind("a", 2, (3,)),)))
+        async with asyncio.timeout(DEADLINE_S):
+            _, (lost,) = await answers.get()
+        assert (lost.status, lost.cached_length) == (Status.CACHE_MISS, 0)
+        stream.on_message(Work(3, (kind("a", 0, (1, 2, 3)),)))
+        assert await answers.next() == (3, [Status.OK])
+        assert bench.desk.load == 1
+
+
+async def test_what_a_failed_pass_is_to_blame_for_ends_with_the_session() -> None:
+    async with working() as bench:
+        stream, answers = bench.stream()
+        for work_id, status in ((1, Status.CACHE_MISS), (2, Status.REFUSED), (3, Status.REFUSED)):
+            bench.engine.failures_left = 1
+            bench.go_on(2)
+            stream.on_message(work(work_id, "a"))
+            assert await answers.next() == (work_id, [status])
+        bench.engine.failures_left = 0
+        stream.on_message(Closing(("a",)))
+        stream.on_message(work(4, "a"))
+        assert await answers.next() == (4, [Status.OK])
+
+
+async def test_a_desk_ends_with_an_engine_that_is_broken() -> None:
+    bench = Bench(drafts=False)
+    stream, answers = bench.stream()
+    stream.on_message(work(1, "a"))
+    bench.engine.failures_left = 2
+    bench.go_on(2)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        async with asyncio.timeout(DEADLINE_S):
+            await bench.desk.work()
+    assert answers.empty()

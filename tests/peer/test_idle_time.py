@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager
 from cosine.core.plan import DraftItem
 from cosine.core.running_ahead import best_path
 from cosine.engine.base import Engine, EngineLimits
-from cosine.engine.drafting import DraftResult, cancelled
+from cosine.engine.drafting import DraftResult, cancelled, draft
 from cosine.engine.running_ahead import RunningAhead
 from cosine.engine.toy import ToyEngine
-from cosine.peer.desk import Closing, Codec, Desk, DeskStream, Work
+from cosine.engine.verifying import Status
+from cosine.peer.desk import TURNS, Closing, Codec, Desk, DeskStream, Work
 from cosine.rpc.hello import Bounds
 from cosine.rpc.streams import Outbox
 
@@ -218,3 +219,28 @@ async def test_a_message_that_reached_the_transport_during_a_job_goes_before_any
 
 async def deliver(read: asyncio.Future[object], stream: DeskStream[DraftItem, DraftResult]) -> None:
     stream.on_message(await read)
+
+
+async def test_idle_work_that_fails_is_the_last_and_its_sessions_begin_anew() -> None:
+    begun = threading.Semaphore(0)
+
+    def fail(_waiting: Callable[[], Sequence[DraftItem]]) -> bool:
+        begun.release()
+        raise RuntimeError("out of memory")
+
+    desk = Desk(toy(), draft, CODEC, lambda *_: None, fail)
+    async with working(desk) as answers:
+        stream = desk.open_stream(answers, Bounds())  # type: ignore[arg-type]  # stands in for it
+
+        async def status_of(*of_step: int) -> Status:
+            stream.on_message(step(*of_step))
+            return (await answers.next())[1][0].status
+
+        assert await status_of(1) is Status.OK
+        assert await asyncio.to_thread(begun.acquire, timeout=DEADLINE_S)
+        assert await status_of(2, 2, 3) is Status.CACHE_MISS
+        assert await status_of(3) is Status.OK
+        for _ in range(2 * TURNS):
+            await asyncio.sleep(0)
+        assert await status_of(4, 2, 3) is Status.OK, "nothing has come between"
+    assert not begun.acquire(blocking=False)

@@ -24,10 +24,12 @@ class Link:
 
     dialled: list[Link]
 
-    def __init__(self, address: str, _method: object, _request: object, _us: Identity, role: str, owner: Links) -> None:
+    def __init__(
+        self, peer_id: str, address: str, _method: object, _request: object, _us: Identity, role: str, owner: Links
+    ) -> None:
         self.address = address
         self.is_up = False
-        self.peer = Identity(role, "d", 7)
+        self.peer = Identity(role, peer_id, 7)
         self._owner = owner
         self.dialled.append(self)
 
@@ -132,3 +134,9 @@ async def test_a_peer_that_comes_back_after_draining_is_a_new_one(dialled: list[
         dialled[1].up()
         await bench.see(DRAINING)
         assert bench.told == ["up", "draining", "down", "up", "draining"]
+
+
+async def test_every_link_leads_to_the_peer_that_the_registry_names(dialled: list[Link]) -> None:
+    async with following() as bench:
+        await bench.see(SERVING)
+    assert [(link.peer.peer_id, link.address) for link in dialled] == [(RECORD.peer_id, RECORD.address)]

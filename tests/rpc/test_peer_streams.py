@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
+from structlog.testing import capture_logs
 
-from cosine.core.errors import Full
+from cosine.core.errors import Full, Mismatch
 from cosine.rpc import hello, streams
 from cosine.rpc.hello import Identity
 from cosine.rpc.streams import END, OUTBOX_MAX, Outbox, PeerLink, accept
@@ -45,6 +48,17 @@ class Call:
         self.next_read.release()
 
 
+class Away(Call):
+    """A stream to an address where nobody listens."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    async def write(self, message: Any) -> None:
+        nothing = grpc.aio.Metadata()
+        raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, "connection refused")
+
+
 class Owner:
     """Writes down what a link tells; `breaks` says that it cannot bear messages."""
 
@@ -67,8 +81,8 @@ class Owner:
             return await self.events.get()
 
 
-def greeting() -> pb.DraftResponse:
-    return pb.DraftResponse(hello=hello.to_proto(Identity("drafter", "d")))
+def greeting(peer_id: str = "d") -> pb.DraftResponse:
+    return pb.DraftResponse(hello=hello.to_proto(Identity("drafter", peer_id)))
 
 
 def step(step_id: int = 1) -> pb.DraftRequest:
@@ -77,11 +91,10 @@ def step(step_id: int = 1) -> pb.DraftRequest:
 
 @asynccontextmanager
 async def linked(owner: Owner, *calls: Call) -> AsyncIterator[tuple[PeerLink, asyncio.Task[None]]]:
-    """A link whose first dials lead to these calls."""
+    """A link to the drafter "d" whose first dials lead to these calls."""
     ahead = iter(calls)
-    link = PeerLink(
-        "127.0.0.1:1", lambda _: lambda: next(ahead), pb.DraftRequest, Identity("fusion", "f"), "drafter", owner
-    )
+    us = Identity("fusion", "f")
+    link = PeerLink("d", "127.0.0.1:1", lambda _: lambda: next(ahead), pb.DraftRequest, us, "drafter", owner)
     task = asyncio.create_task(link.run())
     try:
         yield link, task
@@ -225,3 +238,47 @@ async def test_nothing_waits_for_what_was_sent_on_a_stream_that_has_ended() -> N
             outbox.send(2)
         outbox.send(3)
         await outbox.flushed()
+
+
+async def test_of_dials_that_fail_in_a_row_the_first_is_logged() -> None:
+    owner = Owner()
+    calls = Away(), Away(), Call(greeting(), END), Away(), Away(), Call(greeting(), END)
+    with capture_logs() as lines:
+        async with linked(owner, *calls):
+            assert await owner.next() == "d up"
+            calls[2].next_read.release()
+            assert await owner.next() == "down: peer closed the stream"
+            assert await owner.next() == "d up"
+    missed = {
+        "event": "peer not reached",
+        "log_level": "warning",
+        "address": "127.0.0.1:1",
+        "peer": "d",
+        "reason": "UNAVAILABLE: connection refused",
+    }
+    events = [line["event"] for line in lines]
+    assert events == ["peer not reached", "link up", "link down", "peer not reached", "link up"]
+    assert lines[0] == lines[3] == missed
+
+
+async def test_whoever_answers_in_place_of_a_peer_is_refused_by_name() -> None:
+    owner = Owner()
+    with capture_logs() as lines:
+        async with linked(owner, Call(greeting("e"), END), Call(greeting(), END)):
+            assert await owner.next() == "d up", "and nothing of the stranger"
+    (refusal, _) = lines
+    assert refusal["event"] == "peer refused"
+    assert "'e' answers at 127.0.0.1:1 instead of 'd'" in refusal["reason"]
+
+
+async def test_a_caller_that_does_not_greet_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "GREETING_TIMEOUT_S", 0.0)
+    silent = Call(None)
+
+    def opened(_peer: Identity, _outbox: Outbox) -> Handler:
+        raise AssertionError("nobody has greeted")
+
+    with pytest.raises(Mismatch) as caught:
+        async with asyncio.timeout(DEADLINE_S):
+            await accept(silent, Identity("drafter", "d"), "fusion", pb.DraftResponse, opened)  # type: ignore[arg-type]  # stands in for it
+    assert caught.value.reason == "NO_GREETING"
