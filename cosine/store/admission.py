@@ -1,13 +1,17 @@
 """The door of the mesh: a bounded Redis stream of admitted requests, and the consumer group of schedulers behind it.
 
-One script decides at the door (deadline, repetition, bound) before it appends, so nothing is ever trimmed unread. A
+One script decides at the door (repetition, bound) before it appends, so nothing is ever trimmed unread. A
 scheduler acknowledges an entry as soon as it has told the gateway that it has taken the request: from then on the
 gateway holds the truth and admits again where the scheduler is lost. Entries of a scheduler that died in between are
 claimed by another. The length of the stream is therefore the number of requests that wait.
+
+Deadlines and ages on the stream are told by Redis's clock alone: a gateway says how much time is left, a reader turns
+that into its own time. So clocks that differ cost no request its life.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
@@ -29,10 +33,9 @@ _T = TypeVar("_T")
 
 _ADMIT = """
 local stream, once = KEYS[1], KEYS[2]
-local bound, deadline, request, once_ttl = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local bound, left, request, once_ttl = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if deadline > 0 and deadline <= now then return {'EXPIRED', ''} end
 local known = redis.call('GET', once)
 if known then return {'ADMITTED', known} end
 local waiting = redis.call('XLEN', stream)
@@ -43,9 +46,19 @@ if waiting >= bound then
   end
 end
 if waiting >= bound then return {'FULL', tostring(waiting)} end
-local id = redis.call('XADD', stream, '*', 'deadline', ARGV[2], 'request', request)
+local deadline = left > 0 and string.format('%.0f', now + left) or '0'
+local id = redis.call('XADD', stream, '*', 'deadline', deadline, 'request', request)
 redis.call('SET', once, id, 'EX', once_ttl)
 return {'ADMITTED', id}
+"""
+# Only what is still ours: another may have claimed it meanwhile.
+_RELEASE = """
+local stream, group, consumer, idle_ms = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+for i = 4, #ARGV do
+  if #redis.call('XPENDING', stream, group, ARGV[i], ARGV[i], 1, consumer) > 0 then
+    redis.call('XCLAIM', stream, group, consumer, 0, ARGV[i], 'IDLE', idle_ms, 'JUSTID')
+  end
+end
 """
 
 
@@ -63,7 +76,7 @@ class AdmissionBounds:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """One entry of the stream."""
+    """One entry of the stream. The request's deadline is on the clock of the process that has read it."""
 
     entry_id: str
     request: AdmittedRequest
@@ -71,7 +84,8 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Entries handed to one scheduler; `expired` are those whose deadline passed, to be reported and acknowledged."""
+    """Entries handed to one scheduler. `expired` are those whose time is over, to be acknowledged: their gateways,
+    whose clocks started a little earlier, have answered them by then."""
 
     admitted: tuple[Admitted, ...] = ()
     expired: tuple[Admitted, ...] = ()
@@ -94,20 +108,25 @@ class AdmissionQueue:
         self._stream = store.key("admission")
         self._script = store.client.register_script(_ADMIT)
 
-    async def admit(self, request: AdmittedRequest) -> str:
+    async def admit(self, request: AdmittedRequest, left_ms: int | None = None) -> str:
         """Appends the request and returns its entry id; the same request and attempt is appended once.
 
-        Raises Full where `waiting_max` requests wait, Expired where the deadline has passed, Unavailable.
+        Nobody waits for it after `left_ms`, however long that is where it is None; the request's own deadline field is
+        set by who reads it. Raises Full where `waiting_max` requests wait, Expired where no time is left, Unavailable.
         """
+        if left_ms is not None and left_ms <= 0:
+            raise Expired(
+                "DEADLINE_EXCEEDED", "the deadline passed before the request could be admitted; allow more time"
+            )
         once = self._store.key("once", request.request_id, str(request.attempt))
         bounds = self._bounds
         arguments: Arguments = [
             bounds.waiting_max,
-            request.deadline_unix_ms,
+            left_ms or 0,
             request.SerializeToString(),
             bounds.once_ttl_s,
         ]
-        with self._store.reaching():
+        async with self._store.reaching():
             verdict, value = await self._script(keys=[self._stream, once], args=arguments)
         if verdict == b"FULL":
             raise Full(
@@ -116,28 +135,24 @@ class AdmissionQueue:
                 {"waiting": str(int(value)), "bound": str(bounds.waiting_max)},
                 bounds.retry_delay_ms,
             )
-        if verdict == b"EXPIRED":
-            raise Expired(
-                "DEADLINE_EXCEEDED", "the deadline passed before the request could be admitted; allow more time"
-            )
         return str(value.decode())
 
     async def is_waiting(self, entry_id: str) -> bool:
         """False once a scheduler has acknowledged the entry (or it was withdrawn, or Redis lost it)."""
-        with self._store.reaching():
+        async with self._store.reaching():
             return bool(await self._store.client.xrange(self._stream, entry_id, entry_id, count=1))
 
     async def withdraw(self, entry_id: str) -> None:
         """Takes back an entry nobody waits for any more; no harm where it is gone."""
-        with self._store.reaching():
+        async with self._store.reaching():
             await self._store.client.xdel(self._stream, entry_id)
 
     async def figures(self) -> AdmissionFigures:
         """How many wait, and for how long the first of them."""
-        with self._store.reaching():
+        async with self._store.reaching():
             count = await self._store.client.xlen(self._stream)
             oldest: Any = await self._store.client.xrange(self._stream, count=1)
-        waited = _now_ms() - _appended_ms(oldest[0][0]) if oldest else 0
+        waited = await self._store.now_ms() - _appended_ms(oldest[0][0]) if oldest else 0
         return AdmissionFigures(int(count), max(0, waited))
 
 
@@ -151,12 +166,17 @@ class AdmissionReader:
         self._stream = store.key("admission")
         self._blocking: Redis | None = None
         self._block_ms = 0
+        self._waiting: asyncio.Timeout | None = None
         self._held: set[str] = set()
         self._leaving: set[str] = set()
         self._cursor: Any = "0-0"
+        self._release = store.client.register_script(_RELEASE)
 
     async def read(self, count: int, block_ms: int) -> Batch:
-        """Up to `count` new entries, waiting up to `block_ms` for the first. Raises Unavailable."""
+        """Up to `count` new entries, waiting for the first up to `block_ms`, or until `interrupt`.
+
+        Raises Unavailable.
+        """
         client = await self._blocking_client(block_ms)
 
         async def call() -> Any:
@@ -164,8 +184,19 @@ class AdmissionReader:
                 GROUP, self._consumer, {self._stream: ">"}, count=count, block=max(1, block_ms)
             )
 
-        replies = await self._in_group(call)
+        replies: Any = ()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None) as self._waiting:
+                    replies = await self._in_group(call, block_ms / 1000)
+        finally:
+            self._waiting = None
         return await self._batch([entry for _, entries in replies or () for entry in entries])
+
+    def interrupt(self) -> None:
+        """Ends a `read` that waits, so that Redis hands what comes next to somebody else."""
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(0.0)
 
     async def claim(self, count: int) -> Batch:
         """Takes over up to `count` entries that another scheduler has held for too long, or that have been released.
@@ -191,9 +222,16 @@ class AdmissionReader:
         """
         await self._remove([entry.entry_id for entry in entries])
 
-    def release(self, entry: Admitted) -> None:
-        """Gives an entry up: once it has lain still for `claim_idle_ms`, `claim` hands it out again, to anybody."""
-        self._held.discard(entry.entry_id)
+    async def release(self, entries: Iterable[Admitted]) -> None:
+        """Gives entries up: the next `claim` hands them out again, to anybody; where Redis is away, only once they have
+        lain still for `claim_idle_ms`."""
+        entry_ids = [entry.entry_id for entry in entries]
+        self._held.difference_update(entry_ids)
+        if entry_ids:
+            with suppress(Unavailable):
+                async with self._store.reaching():
+                    arguments: Arguments = [GROUP, self._consumer, self._bounds.claim_idle_ms, *entry_ids]
+                    await self._release(keys=[self._stream], args=arguments)
 
     async def close(self) -> None:
         """Closes the blocking connection. What is not acknowledged will be claimed by another scheduler."""
@@ -207,9 +245,9 @@ class AdmissionReader:
             self._blocking, self._block_ms = self._store.reader(block_ms), block_ms
         return self._blocking
 
-    async def _in_group(self, call: Callable[[], Awaitable[_T]]) -> _T:
+    async def _in_group(self, call: Callable[[], Awaitable[_T]], blocked_s: float = 0.0) -> _T:
         """Runs a command of the group, which is made where it is missing: at first use, or once Redis lost its data."""
-        with self._store.reaching():
+        async with self._store.reaching(blocked_s):
             try:
                 return await call()
             except ResponseError as error:
@@ -223,19 +261,20 @@ class AdmissionReader:
             return await call()
 
     async def _batch(self, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> Batch:
-        now_ms = _now_ms()
+        now_ms = await self._store.now_ms() if entries else 0
         admitted: list[Admitted] = []
         expired: list[Admitted] = []
         broken: list[str] = []
         for raw_id, fields in entries:
             entry_id = raw_id.decode()
             try:
-                request = _decode(fields)
+                left_ms = _left_ms(fields, now_ms)
+                request = _decode(fields, left_ms)
             except (DecodeError, KeyError, ValueError):
                 log.error("dropped an entry of the admission stream that is no request", entry=entry_id)
                 broken.append(entry_id)
                 continue
-            late = 0 < request.deadline_unix_ms <= now_ms
+            late = left_ms is not None and left_ms <= 0
             (expired if late else admitted).append(Admitted(entry_id, request))
         self._held.update(entry.entry_id for entry in (*admitted, *expired))
         with suppress(Unavailable):  # the others are ours by now
@@ -247,11 +286,10 @@ class AdmissionReader:
         leaving = tuple(self._leaving)
         if not leaving:
             return
-        with self._store.reaching():
-            async with self._store.client.pipeline(transaction=True) as pipeline:
-                pipeline.xack(self._stream, GROUP, *leaving)
-                pipeline.xdel(self._stream, *leaving)
-                await pipeline.execute()
+        async with self._store.reaching(), self._store.client.pipeline(transaction=True) as pipeline:
+            pipeline.xack(self._stream, GROUP, *leaving)
+            pipeline.xdel(self._stream, *leaving)
+            await pipeline.execute()
         self._held.difference_update(leaving)
         self._leaving.difference_update(leaving)
 
@@ -262,10 +300,16 @@ class AdmissionReader:
                 await self._store.client.xgroup_delconsumer(self._stream, GROUP, consumer["name"])
 
 
-def _decode(fields: dict[bytes, bytes]) -> AdmittedRequest:
+def _left_ms(fields: dict[bytes, bytes], now_ms: int) -> int | None:
+    deadline_ms = int(fields[b"deadline"])
+    return deadline_ms - now_ms if deadline_ms > 0 else None
+
+
+def _decode(fields: dict[bytes, bytes], left_ms: int | None) -> AdmittedRequest:
     request = AdmittedRequest.FromString(fields[b"request"])
     if request.prompt_length > len(request.token_ids):
         raise ValueError("the prompt is longer than the text")
+    request.deadline_unix_ms = 0 if left_ms is None else max(1, _now_ms() + left_ms)
     return request
 
 
@@ -274,4 +318,5 @@ def _appended_ms(entry_id: bytes) -> int:
 
 
 def _now_ms() -> int:
+    """Unix time by our own clock, for what never leaves the process."""
     return int(time.time() * 1000)

@@ -61,14 +61,14 @@ class SharedKnowledge:
         Raises Unavailable, also where others write all the time.
         """
         for _ in range(WRITES_MAX):
-            with self._store.reaching():
+            async with self._store.reaching():
                 found, seconds, microseconds = await self._read(keys=[self._key], args=[self._ttl_s])
             shared = self._decoded(found or b"")
             result = merged(shared, changes, int(seconds) + int(microseconds) / 1e6)
             if result is shared:
                 return result
             encoded = encode(result)
-            with self._store.reaching():
+            async with self._store.reaching():
                 digest = hashlib.sha1(found or b"").hexdigest()
                 written = await self._write(keys=[self._key], args=[digest, encoded, self._ttl_s])
             if written:

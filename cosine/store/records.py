@@ -32,17 +32,16 @@ class RequestRecords:
     async def save(self, request_id: str, record: bytes) -> int:
         """Keeps a request and returns the number of this attempt: 1, then one more each time. Raises Unavailable."""
         attempts = self._store.key("attempts", request_id)
-        with self._store.reaching():
-            async with self._store.client.pipeline(transaction=True) as pipeline:
-                pipeline.set(self._store.key("request", request_id), record, ex=self._ttl_s)
-                pipeline.incr(attempts)
-                pipeline.expire(attempts, self._ttl_s)
-                _, attempt, _ = await pipeline.execute()
+        async with self._store.reaching(), self._store.client.pipeline(transaction=True) as pipeline:
+            pipeline.set(self._store.key("request", request_id), record, ex=self._ttl_s)
+            pipeline.incr(attempts)
+            pipeline.expire(attempts, self._ttl_s)
+            _, attempt, _ = await pipeline.execute()
         return int(attempt)
 
     async def load(self, request_id: str) -> bytes | None:
         """The request's record, or None where it is unknown or too old. Raises Unavailable."""
-        with self._store.reaching():
+        async with self._store.reaching():
             record: Any = await self._store.client.get(self._store.key("request", request_id))
         return bytes(record) if record is not None else None
 
@@ -62,9 +61,8 @@ class RequestRecords:
                     await self._shorten([self._finished.popleft() for _ in range(count)])
 
     async def _shorten(self, request_ids: list[str]) -> None:
-        with self._store.reaching():
-            async with self._store.client.pipeline(transaction=False) as pipeline:
-                for request_id in request_ids:
-                    for kind in ("request", "attempts"):
-                        pipeline.expire(self._store.key(kind, request_id), FINISHED_TTL_S, lt=True)
-                await pipeline.execute()
+        async with self._store.reaching(), self._store.client.pipeline(transaction=False) as pipeline:
+            for request_id in request_ids:
+                for kind in ("request", "attempts"):
+                    pipeline.expire(self._store.key(kind, request_id), FINISHED_TTL_S, lt=True)
+            await pipeline.execute()

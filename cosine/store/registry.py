@@ -98,6 +98,7 @@ class LearnedTime:
     peer_id: str
     base_ms: float
     row_ms: float
+    kilotoken_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ class Registry:
 
     async def leave(self, record: PeerRecord) -> None:
         """Takes the peer out at once, unless a later process has its name. Raises Unavailable."""
-        with self._store.reaching():
+        async with self._store.reaching():
             await self._leave(keys=self._keys, args=[record.peer_id, str(record.incarnation), self._channel])
 
     async def peers(self, role: str | None = None) -> tuple[PeerRecord, ...]:
@@ -188,7 +189,7 @@ class Registry:
 
     async def _read(self, role: str | None) -> tuple[bytes, tuple[PeerRecord, ...]]:
         """The peers, and what names the data they come from: another name means that Redis has lost its data."""
-        with self._store.reaching():
+        async with self._store.reaching():
             keys = [*self._keys, self._epoch_key]
             epoch, listed = await self._list(keys=keys, args=[int(self.times.forget_s * 1000)])
         records = self._readable([(name.decode(errors="replace"), told, int(age_ms)) for name, told, age_ms in listed])
@@ -202,7 +203,7 @@ class Registry:
             self._channel,
             int(self.times.lost_s * 1000),
         ]
-        with self._store.reaching():
+        async with self._store.reaching():
             return bool(await self._beat(keys=self._keys, args=arguments))
 
     def _readable(self, listed: Sequence[tuple[str, bytes, int]]) -> Iterator[PeerRecord]:
@@ -225,13 +226,14 @@ class Registry:
         try:
             yield changes
         finally:
-            with suppress(Unavailable), self._store.reaching():
-                await changes.aclose()
+            with suppress(Unavailable):
+                async with self._store.reaching():
+                    await changes.aclose()
 
     async def _next_hint(self, changes: Any) -> None:
         """Waits for word of a change, at most one heartbeat; a hint may be lost, the pace never is."""
         try:
-            with self._store.reaching():
+            async with self._store.reaching(self.times.beat_s):
                 if not changes.subscribed:
                     await changes.subscribe(self._channel)
                 await changes.get_message(timeout=self.times.beat_s)
@@ -360,10 +362,7 @@ def decode(encoded: bytes) -> PeerRecord:
 
 def _peer(told: dict[str, Any]) -> PeerRecord:
     known = {key: value for key, value in told.items() if key in RECORD_FIELDS}
-    learned = tuple(
-        LearnedTime(_text(entry["peer_id"]), _time(entry["base_ms"]), _time(entry["row_ms"]))
-        for entry in known.get("learned", ())
-    )
+    learned = tuple(_learned(entry) for entry in known.get("learned", ()))
     record = PeerRecord(**{**known, "incarnation": int(known["incarnation"]), "learned": learned})
     for text in (record.role, record.peer_id, record.address, record.model_id, record.state):
         _text(text)
@@ -374,6 +373,11 @@ def _peer(told: dict[str, Any]) -> PeerRecord:
     for time_ms in (record.base_ms, record.row_ms):
         _time(time_ms or 0.0)
     return record
+
+
+def _learned(told: dict[str, Any]) -> LearnedTime:
+    times = (told["base_ms"], told["row_ms"], told.get("kilotoken_ms", 0.0))  # the last is not told by all releases
+    return LearnedTime(_text(told["peer_id"]), *map(_time, times))
 
 
 def _text(value: Any) -> str:

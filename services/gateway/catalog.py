@@ -29,6 +29,7 @@ class Catalog:
         self._facts = facts
         self._peers: tuple[PeerRecord, ...] = ()
         self._target_id: str | None = None
+        self._tokens_max = TOKENS_MAX_UNKNOWN
         self._misfits: set[str] = set()
 
     async def views(self) -> AsyncIterator[tuple[PeerRecord, ...]]:
@@ -50,18 +51,22 @@ class Catalog:
         serving = [peer for peer in self._peers if peer.role == "verifier" and peer.state == SERVING]
         if serving and not any(self._is_spoken(verifier) for verifier in serving):
             raise self._misunderstood(serving[0])
-        told = [verifier.tokens_max for verifier in serving if self._fits(verifier) and verifier.tokens_max]
-        tokens_max = self._facts.tokens_max or min(told, default=TOKENS_MAX_UNKNOWN)
+        tokens_max = self._facts.tokens_max or self._tokens_max
         return ModelFacts(self._facts.vocab_size, tokens_max, self._facts.eos_token_ids)
 
     def _settle(self) -> None:
-        """Decides on the target where that is open, and names verifiers that do not hold it, each once."""
+        """Decides on the target where that is open, and names verifiers that do not hold it, each once.
+
+        What the verifiers take holds as well while none of them serves: those that restart will take it again.
+        """
         verifiers = [peer for peer in self._peers if peer.role == "verifier" and peer.state != LOST]
         spoken = [verifier.model_id for verifier in verifiers if self._is_spoken(verifier)]
         if self._model_id in spoken:
             self._target_id = self._model_id
         elif self._target_id is None and spoken:
             self._target_id = spoken[0]
+        told = [peer.tokens_max for peer in verifiers if peer.state == SERVING and self._fits(peer) and peer.tokens_max]
+        self._tokens_max = min(told, default=self._tokens_max)
         misfits = {verifier.peer_id: verifier for verifier in verifiers if not self._fits(verifier)}
         for peer_id in misfits.keys() - self._misfits:
             self._name(misfits[peer_id])

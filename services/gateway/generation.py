@@ -1,14 +1,13 @@
 """One generation, from admission to its last chunk: the gateway's half of "truth travels towards the client".
 
 The gateway holds the request and every token it was sent. A scheduler that is lost on the way is replaced by admitting
-prompt and output again under the next attempt; the text goes on as if nothing had happened. When the client leaves, the
-work ends at once.
+prompt and output again under the next attempt; the text goes on as if nothing had happened. What a scheduler says
+of a request that it cannot serve is final. When the client leaves, the work ends at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from cosine.v1 import gateway_pb2 as pb
 from cosine.v1 import types_pb2 as types
 from cosine.v1.scheduler_pb2 import AdmittedRequest
 from services.gateway.relay import Relay
-from services.gateway.running import Delta, Running
+from services.gateway.running import Delta, Running, SchedulerLost
 from services.gateway.settings import GatewaySettings
 from services.gateway.transcript import Transcript
 
@@ -110,7 +109,7 @@ class Generation:
             await self._wait()
             try:
                 delta = self._running.take()
-            except Unavailable as error:
+            except SchedulerLost as error:
                 if finish := self._finish_of_output():
                     return Delta(finish=finish)
                 await self._admit_again(error)
@@ -145,7 +144,6 @@ class Generation:
         attempt = max(counted, self._running.attempt + 1)  # Redis may have lost its count
         self._attempts += 1
         self._running.start(attempt)
-        left_s = self._deadline - asyncio.get_running_loop().time()
         admitted = AdmittedRequest(
             request_id=job.request_id,
             attempt=attempt,
@@ -157,10 +155,10 @@ class Generation:
             stop_token_ids=job.stop_token_ids,
             strategy=job.strategy,
             priority=job.priority,
-            deadline_unix_ms=int((time.time() + left_s) * 1000),
             traceparent=self._traceparent,
         )
-        self._entry_id = await self._door.queue.admit(admitted)
+        left_s = self._deadline - asyncio.get_running_loop().time()
+        self._entry_id = await self._door.queue.admit(admitted, int(left_s * 1000))
         self._admitted_at = asyncio.get_running_loop().time()
 
     async def _admit_again(self, error: MeshError) -> None:

@@ -35,8 +35,7 @@ class Relay:
         self._placed = 0
         self._links = Links("scheduler", identity, _attach, AttachRequest, self)
         self._is_up = asyncio.Event()
-        self._is_idle = asyncio.Event()
-        self._is_idle.set()
+        self._left = asyncio.Event()
 
     @property
     def load(self) -> int:
@@ -56,6 +55,7 @@ class Relay:
             yield
         finally:
             self._placed -= 1
+            self._left.set()
 
     @contextmanager
     def seat(self, running: Running, takes_over: bool) -> Iterator[None]:
@@ -72,14 +72,12 @@ class Relay:
         if earlier is not None:
             earlier.fail(Cancelled("TAKEN_OVER", "the request was resumed on another call"))
         self._running[running.request_id] = running
-        self._is_idle.clear()
         try:
             yield
         finally:
             if self._running.get(running.request_id) is running:
                 del self._running[running.request_id]
-            if not self._running:
-                self._is_idle.set()
+            self._left.set()
 
     def _check_room(self) -> None:
         if len(self._running) + self._placed >= self._requests_max:
@@ -103,8 +101,10 @@ class Relay:
             ) from None
 
     async def idle(self) -> None:
-        """Waits until nothing runs."""
-        await self._is_idle.wait()
+        """Waits until nothing runs, and nothing that is still being read will."""
+        while self._running or self._placed:
+            self._left.clear()
+            await self._left.wait()
 
     def cancel(self, running: Running) -> None:
         """Tells the scheduler that has the current attempt to stop; all of them where it is not known which."""

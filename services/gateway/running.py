@@ -25,6 +25,10 @@ class Delta:
     finish: types.FinishReason = types.FINISH_REASON_UNSPECIFIED
 
 
+class SchedulerLost(Unavailable):
+    """The scheduler that had a request is gone, or has lost its thread: another one can go on."""
+
+
 class Running:
     """The inbox of one request; written by the relay, read by the one generation that owns it."""
 
@@ -40,7 +44,12 @@ class Running:
         self._trouble: MeshError | None = None
 
     def start(self, attempt: int) -> None:
-        """From now on only this attempt counts; no scheduler has taken it yet."""
+        """From now on only this attempt counts; no scheduler has taken it yet.
+
+        Raises what ended the request for good meanwhile, such as a take-over by another call.
+        """
+        if self._trouble is not None and not isinstance(self._trouble, SchedulerLost):
+            raise self._trouble
         self.attempt = attempt
         self.scheduler = None
         self._trouble = None
@@ -66,9 +75,9 @@ class Running:
         self.changed.set()
 
     def on_lost(self, reason: str) -> None:
-        """The scheduler that had the request is gone."""
-        if not self._fresh.finish:
-            self.fail(Unavailable("SCHEDULER_LOST", reason))
+        """The scheduler that had the request is gone; no news where the request has ended."""
+        if not self._fresh.finish and self._trouble is None:
+            self.fail(SchedulerLost("SCHEDULER_LOST", reason))
 
     def fail(self, error: MeshError) -> None:
         """Tells the generation, after what has arrived."""

@@ -71,6 +71,7 @@ class Admitting:
     async def drain(self) -> None:
         """Takes nothing new, and releases what waits aside."""
         self._draining = True
+        self._reader.interrupt()
         self._changed.set()
         if self._held:
             await asyncio.wait(self._held)
@@ -86,25 +87,26 @@ class Admitting:
 
     async def _take(self, batch: Batch, tasks: asyncio.TaskGroup) -> None:
         """All of a batch finds a place before anything else is awaited: what fails on the way costs no entry."""
-        taken = []
+        taken: list[Admitted] = []
+        given_up: list[Admitted] = []
         for entry in batch.admitted:
             if self._is_attached(entry.request.gateway_id):
-                taken += self._taken(entry)
+                (taken if self._taken(entry) else given_up).append(entry)
             elif len(self._held) < HELD_MAX:
                 task = tasks.create_task(self._hold(entry))
                 self._held.add(task)
                 task.add_done_callback(self._held.discard)
             else:
-                self._reader.release(entry)
+                given_up.append(entry)
+        await self._reader.release(given_up)
         await self._reader.ack([*taken, *batch.expired])
 
-    def _taken(self, entry: Admitted) -> list[Admitted]:
-        """The entry, to be acknowledged, where the machine has it now; else it is released."""
+    def _taken(self, entry: Admitted) -> bool:
+        """Whether the machine has the entry now, which is to be acknowledged then and else released."""
         if self._room() == 0 or self._draining:
-            self._reader.release(entry)
-            return []
+            return False
         self._take_in(entry.request)
-        return [entry]
+        return True
 
     async def _hold(self, entry: Admitted) -> None:
         """Waits aside for a gateway that is not attached yet."""
@@ -112,13 +114,14 @@ class Admitting:
         with suppress(TimeoutError):
             async with asyncio.timeout(GATEWAY_WAIT_S):
                 await self._until(lambda: self._is_attached(gateway) or self._draining)
-        if self._is_attached(gateway):
+        attached = self._is_attached(gateway)
+        if attached and self._taken(entry):
             with suppress(Unavailable):  # acknowledged when Redis is back
-                await self._reader.ack(self._taken(entry))
+                await self._reader.ack([entry])
             return
-        self._reader.release(entry)
-        if not self._draining:
+        if not attached and not self._draining:
             log.warning("request's gateway is not attached", request=entry.request.request_id, gateway=gateway)
+        await self._reader.release([entry])
 
     async def _until(self, holds: Callable[[], bool]) -> None:
         while not holds():

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
+from unittest.mock import AsyncMock
 
 import pytest
 from structlog.testing import capture_logs
 
 from cosine.core.errors import Unavailable
-from cosine.store import admission
 from cosine.store.admission import AdmissionBounds, AdmissionQueue, AdmissionReader, Admitted, Batch
 from cosine.store.connection import Store
 from cosine.v1.scheduler_pb2 import AdmittedRequest
@@ -45,9 +44,10 @@ class Reader(AdmissionReader):
     async def claim(self, count: int) -> Batch:
         return self._noted(await super().claim(count))
 
-    def release(self, entry: Admitted) -> None:
-        super().release(entry)
-        self.released.append(entry.request.request_id)
+    async def release(self, entries: Iterable[Admitted]) -> None:
+        entries = list(entries)
+        await super().release(entries)
+        self.released += [entry.request.request_id for entry in entries]
 
     def _noted(self, batch: Batch) -> Batch:
         self.handed_out += [entry.request.request_id for entry in batch.admitted]
@@ -71,8 +71,7 @@ class Machine:
 
     async def admit(self, *names: str, gateway: str = "g") -> None:
         for name in names:
-            deadline_ms = int(time.time() * 1000) + HOUR_MS
-            await self.queue.admit(AdmittedRequest(request_id=name, gateway_id=gateway, deadline_unix_ms=deadline_ms))
+            await self.queue.admit(AdmittedRequest(request_id=name, gateway_id=gateway), HOUR_MS)
 
     def attach(self, gateway: str = "g") -> None:
         self.gateways.add(gateway)
@@ -167,7 +166,8 @@ async def test_expired_requests_leave_the_stream_however_they_were_found(
     await machine.admit("claimed")
     await dead.read(1, 1000)
     await machine.admit("read")
-    monkeypatch.setattr(admission, "_now_ms", lambda: int(time.time() * 1000) + 2 * HOUR_MS)
+    now_ms = await store.now_ms()
+    monkeypatch.setattr(store, "now_ms", AsyncMock(return_value=now_ms + 2 * HOUR_MS))
     async with machine.running():
         await machine.waits_for_nothing()
     assert machine.live == []
@@ -209,3 +209,23 @@ async def test_draining_gives_up_what_waits_for_its_gateway(store: Store) -> Non
         machine.attach()
         assert await machine.waiting_count() == 1
     assert machine.live == []
+
+
+async def test_a_scheduler_that_drains_is_handed_nothing_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admitting, "READ_BLOCK_MS", HOUR_MS)
+    monkeypatch.setattr(admitting, "CLAIM_EVERY_S", PATIENCE_S)
+    machine, other = Machine(store), AdmissionReader(store, "other")
+
+    async def blocked_count() -> int:
+        return int((await store.client.info("clients"))["blocked_clients"])
+
+    async with machine.running():
+        while not await blocked_count():
+            pass
+        await machine.admitting.drain()
+        while await blocked_count():
+            pass
+        await machine.admit("a")
+        assert [entry.request.request_id for entry in (await other.read(1, 1000)).admitted] == ["a"]
+    assert machine.reader.handed_out == []
+    await other.close()

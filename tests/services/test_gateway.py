@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
 from gateway_stage import LENGTH, PATIENCE_S, STOP_STRING, STOP_TOKEN, Mesh, failure, rest, running
 
-from cosine.core.errors import BadRequest, Unavailable
+from cosine.core.errors import BadRequest, MeshError, Unavailable
 from cosine.rpc.errors import to_failure
 from cosine.store.admission import AdmissionQueue
 from cosine.store.connection import Store
@@ -16,6 +17,9 @@ from cosine.store.embedded import EmbeddedServer
 from cosine.store.records import FINISHED_TTL_S
 from cosine.v1 import gateway_pb2 as pb
 from cosine.v1 import scheduler_pb2
+from services.gateway.settings import GatewaySettings
+
+GAP = (b"c", 2)  # tokens before which others never came: the scheduler is given up
 
 
 async def test_a_request_travels_to_the_scheduler_and_its_text_back(mesh: Mesh) -> None:
@@ -151,6 +155,32 @@ async def test_the_gateways_own_limit_ends_a_request_without_deadline(store: Sto
         assert (error.reason, type(error).__name__) == ("DEADLINE_EXCEEDED", "Expired")
 
 
+@pytest.mark.parametrize("skew_s", [-3600.0, 3600.0])
+async def test_clocks_that_differ_cost_a_request_nothing(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch, skew_s: float
+) -> None:
+    skewed_s = time.time() + skew_s
+    monkeypatch.setattr(time, "time", lambda: skewed_s)  # of the gateway and of who reads, not of Redis
+    call = mesh.generate(max_new_tokens=1, timeout=None)
+    request = await mesh.scheduler.take()
+    assert 0 < request.deadline_unix_ms - skewed_s * 1000 <= GatewaySettings(model="toy").request_timeout_s * 1000
+    mesh.scheduler.tell(request, b"a", finish_reason=LENGTH)
+    assert (await rest(call))[0] == "a"
+
+
+async def test_a_request_whose_time_ends_while_it_waits_is_answered_once_and_taken_back(store: Store) -> None:
+    async with running(store, request_timeout_s=0.3, unheard_s=0.01) as mesh:
+        call = mesh.generate(timeout=None)
+        assert (await call.read()).HasField("started")
+        error = await failure(call)
+        assert (error.reason, type(error).__name__) == ("DEADLINE_EXCEEDED", "Expired")
+        queue = AdmissionQueue(store)
+        async with asyncio.timeout(PATIENCE_S):
+            while (await queue.figures()).waiting_count:
+                pass
+        assert await store.client.get(store.key("attempts", "r")) == b"1"
+
+
 async def test_the_text_goes_on_when_the_scheduler_is_lost(mesh: Mesh) -> None:
     call = mesh.generate(max_new_tokens=6)
     request = await mesh.scheduler.take()
@@ -170,35 +200,40 @@ async def test_the_text_goes_on_when_the_scheduler_is_lost(mesh: Mesh) -> None:
     await heir.stop()
 
 
-async def test_a_scheduler_that_gives_a_request_up_is_replaced(mesh: Mesh) -> None:
-    call = mesh.generate(max_new_tokens=2)
-    mesh.scheduler.tell(await mesh.scheduler.take(), error=to_failure(Unavailable("VERIFIER_LOST", "gone")))
-    again = await mesh.scheduler.take()
-    assert again.attempt == 2
-    mesh.scheduler.tell(again, b"ab", finish_reason=LENGTH)
-    assert (await rest(call))[0] == "ab"
-
-
 async def test_attempts_are_bounded(store: Store) -> None:
     async with running(store, attempts_max=2) as mesh:
         call = mesh.generate()
         for _ in range(2):
-            mesh.scheduler.tell(await mesh.scheduler.take(), error=to_failure(Unavailable("VERIFIER_LOST", "gone")))
+            mesh.scheduler.tell(await mesh.scheduler.take(), *GAP)
         error = await failure(call)
-        assert (error.reason, error.details["last_reason"]) == ("ATTEMPTS_EXHAUSTED", "VERIFIER_LOST")
+        assert (error.reason, error.details["last_reason"]) == ("ATTEMPTS_EXHAUSTED", "SCHEDULER_LOST")
 
 
-async def test_a_failure_that_is_the_requests_own_reaches_the_client(mesh: Mesh) -> None:
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        BadRequest("SESSION_TOO_LONG", "shorten it", {"field": "prompt"}),
+        Unavailable("NO_VERIFIER", "no verifier has had room", retry_delay_ms=5000),
+        Unavailable("SCHEDULER_LOST", "a word that only a gateway has"),
+    ],
+    ids=lambda error: error.reason,
+)
+async def test_what_a_scheduler_says_of_a_request_reaches_the_client_at_once(mesh: Mesh, refusal: MeshError) -> None:
     call = mesh.generate()
-    refusal = BadRequest("SESSION_TOO_LONG", "shorten it", {"field": "prompt"})
     mesh.scheduler.tell(await mesh.scheduler.take(), error=to_failure(refusal))
     error = await failure(call)
-    assert (error.reason, error.details) == ("SESSION_TOO_LONG", {"field": "prompt"})
+    assert type(error) is type(refusal)
+    assert (error.reason, error.details, error.retry_delay_ms) == (
+        refusal.reason,
+        refusal.details,
+        refusal.retry_delay_ms,
+    )
+    assert await mesh.store.client.get(mesh.store.key("attempts", "r")) == b"1"
 
 
 async def test_a_gap_in_the_tokens_is_never_shown(mesh: Mesh) -> None:
     call = mesh.generate(max_new_tokens=3)
-    mesh.scheduler.tell(await mesh.scheduler.take(), b"c", 2)
+    mesh.scheduler.tell(await mesh.scheduler.take(), *GAP)
     again = await mesh.scheduler.take()
     mesh.scheduler.tell(again, b"abc", finish_reason=LENGTH)
     assert (await rest(call))[0] == "abc"
@@ -224,7 +259,7 @@ async def test_progress_nobody_waits_for_is_answered_with_a_cancellation(mesh: M
 async def test_tokens_of_an_earlier_attempt_are_never_shown(mesh: Mesh) -> None:
     call = mesh.generate(max_new_tokens=2)
     first = await mesh.scheduler.take()
-    mesh.scheduler.tell(first, error=to_failure(Unavailable("VERIFIER_LOST", "gone")))
+    mesh.scheduler.tell(first, *GAP)
     again = await mesh.scheduler.take()
     assert await asyncio.wait_for(mesh.scheduler.cancelled.get(), PATIENCE_S) == ("r", 1)
     mesh.scheduler.tell(first, b"zz", finish_reason=LENGTH)

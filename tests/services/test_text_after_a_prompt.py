@@ -46,7 +46,7 @@ class Mesh:
     async def connected(self, wait_s: float) -> None:
         pass
 
-    async def admit(self, admitted: AdmittedRequest) -> str:
+    async def admit(self, admitted: AdmittedRequest, left_ms: int) -> str:
         offset = len(admitted.token_ids) - admitted.prompt_length
         end = types.FINISH_REASON_LENGTH
         progress = RequestProgress(offset=offset, token_ids=self._answer[offset:], finish_reason=end)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -12,9 +14,10 @@ from gateway_stage import PATIENCE_S, Mesh
 from structlog.testing import capture_logs
 
 from cosine.rpc.errors import from_rpc_error
-from cosine.store.registry import LearnedTime, PeerRecord
+from cosine.store.registry import DRAINING, LOST, LearnedTime, PeerRecord
 from cosine.v1 import gateway_pb2 as pb
 from cosine.v1 import types_pb2
+from services.gateway.catalog import TOKENS_MAX_UNKNOWN, Catalog
 
 
 async def test_peers_and_model_are_told(mesh: Mesh) -> None:
@@ -39,13 +42,13 @@ async def test_a_peer_of_a_role_nobody_knows_is_listed_without_one(mesh: Mesh) -
 
 async def test_times_of_passes_are_told(mesh: Mesh) -> None:
     verifier = PeerRecord("verifier", "v", "127.0.0.1:9", 5, base_ms=15.5, row_ms=0.0)
-    teacher = PeerRecord("scheduler", "t", "127.0.0.1:9", 6, learned=(LearnedTime("v", 20.0, 0.5),))
+    teacher = PeerRecord("scheduler", "t", "127.0.0.1:9", 6, learned=(LearnedTime("v", 20.0, 0.5, 1.5),))
     for record in (teacher, verifier):
         await mesh.registry.register(record)
     peers = {peer.peer_id: peer for peer in (await mesh.stub.ListPeers(pb.ListPeersRequest())).peers}
     assert (peers["v"].base_ms, peers["v"].row_ms, peers["v"].HasField("row_ms")) == (15.5, 0.0, True)
     (learned,) = peers["t"].learned
-    assert (learned.peer_id, learned.base_ms, learned.row_ms) == ("v", 20.0, 0.5)
+    assert (learned.peer_id, learned.base_ms, learned.row_ms, learned.kilotoken_ms) == ("v", 20.0, 0.5, 1.5)
 
 
 async def test_a_verifier_with_another_tokenizer_is_named(mesh: Mesh) -> None:
@@ -104,3 +107,29 @@ async def test_the_first_verifiers_model_is_the_mesh_s(mesh: Mesh) -> None:
         (line,) = await ignored(logs, "a-later")
     assert (line["model_id"], line["expected_model_id"]) == ("toy:seed=9", "toy:seed=1")
     assert await told_tokens_max(mesh) == 64
+
+
+@pytest.mark.parametrize("state", [DRAINING, LOST, "gone"])
+async def test_what_the_verifiers_take_holds_while_none_of_them_serves(mesh: Mesh, state: str) -> None:
+    (catalog,) = [servicer._catalog for _, servicer, _ in mesh.service.servicers]
+    verifier = PeerRecord(
+        "verifier", "v", "127.0.0.1:9", 5, tokenizer_fingerprint=catalog.fingerprint, model_id="toy", tokens_max=8192
+    )
+    views = [(), (verifier,), () if state == "gone" else (replace(verifier, state=state),)]
+    told = [tokens_max async for tokens_max in told_of(catalog, views)]
+    assert told == [TOKENS_MAX_UNKNOWN, 8192, 8192]
+    smaller = [(replace(verifier, incarnation=6, tokens_max=64),)]
+    assert [tokens_max async for tokens_max in told_of(catalog, smaller)] == [64]
+
+
+async def told_of(catalog: Catalog, views: Sequence[tuple[PeerRecord, ...]]) -> AsyncIterator[int]:
+    """How many tokens a request may have, after each view of the registry."""
+
+    class Watched:
+        async def watch(self) -> AsyncIterator[tuple[PeerRecord, ...]]:
+            for view in views:
+                yield view
+
+    catalog._registry = Watched()  # type: ignore[assignment]  # all of a registry that is asked for
+    async for _ in catalog.views():
+        yield catalog.facts().tokens_max

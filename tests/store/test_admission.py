@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from cosine.core.errors import Expired, Full, Unavailable
-from cosine.store.admission import AdmissionBounds, AdmissionQueue, AdmissionReader
+from cosine.store.admission import AdmissionBounds, AdmissionQueue, AdmissionReader, Batch
 from cosine.store.connection import Store
 from cosine.store.records import FINISHED_TTL_S, RequestRecords
 from cosine.v1.scheduler_pb2 import AdmittedRequest
@@ -19,12 +19,21 @@ from cosine.v1.scheduler_pb2 import AdmittedRequest
 AT_ONCE = AdmissionBounds(waiting_max=3, claim_idle_ms=0, consumer_idle_ms=0)
 
 
-def request(name: str, attempt: int = 1, deadline_unix_ms: int = 0) -> AdmittedRequest:
-    return AdmittedRequest(request_id=name, attempt=attempt, token_ids=[1, 2], deadline_unix_ms=deadline_unix_ms)
+HOUR_MS = 3_600_000
 
 
-def in_ms(delay_ms: int) -> int:
-    return int(time.time() * 1000) + delay_ms
+def request(name: str, attempt: int = 1) -> AdmittedRequest:
+    return AdmittedRequest(request_id=name, attempt=attempt, token_ids=[1, 2])
+
+
+def put_forward(store: Store, monkeypatch: pytest.MonkeyPatch, delay_ms: int) -> None:
+    """Lets readers find Redis's clock later than it is."""
+    now_ms = store.now_ms
+
+    async def later_ms() -> int:
+        return await now_ms() + delay_ms
+
+    monkeypatch.setattr(store, "now_ms", later_ms)
 
 
 async def test_a_request_comes_out_as_it_went_in(store: Store) -> None:
@@ -64,36 +73,63 @@ async def test_the_same_attempt_is_admitted_once(store: Store) -> None:
     assert (await queue.figures()).waiting_count == 2
 
 
-async def test_a_request_whose_deadline_has_passed_is_refused(store: Store) -> None:
+@pytest.mark.parametrize("left_ms", [0, -1])
+async def test_a_request_whose_deadline_has_passed_is_refused(store: Store, left_ms: int) -> None:
     with pytest.raises(Expired):
-        await AdmissionQueue(store).admit(request("a", deadline_unix_ms=in_ms(-1)))
+        await AdmissionQueue(store).admit(request("a"), left_ms)
+    assert (await AdmissionQueue(store).figures()).waiting_count == 0
 
 
 async def test_those_that_wait_in_vain_make_room_at_the_bound(store: Store) -> None:
-    queue, due = AdmissionQueue(store, AT_ONCE), in_ms(300)
+    queue = AdmissionQueue(store, AT_ONCE)
     for name in "abc":
-        await queue.admit(request(name, deadline_unix_ms=due))
-    with pytest.raises(Full):
-        await queue.admit(request("d"))
-    await until_admitted(queue, request("d"))
-    assert (await queue.figures()).waiting_count == 1
-
-
-async def until_admitted(queue: AdmissionQueue, admitted: AdmittedRequest) -> None:
+        await queue.admit(request(name), 1)
+    due_ms = await store.now_ms() + 1
     async with asyncio.timeout(10):
-        while True:
-            with suppress(Full):
-                await queue.admit(admitted)
-                return
+        while await store.now_ms() <= due_ms:
+            pass
+    await queue.admit(request("d"))
+    assert (await queue.figures()).waiting_count == 1
 
 
 async def test_an_expired_entry_is_reported_as_such(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     queue, reader = AdmissionQueue(store), AdmissionReader(store, "s1")
-    await queue.admit(request("a", deadline_unix_ms=in_ms(3_600_000)))
-    monkeypatch.setattr("cosine.store.admission._now_ms", lambda: in_ms(3_600_001))
+    await queue.admit(request("a"), HOUR_MS)
+    put_forward(store, monkeypatch, HOUR_MS + 1)
     batch = await reader.read(count=8, block_ms=1000)
     assert (batch.admitted, [entry.request.request_id for entry in batch.expired]) == ((), ["a"])
     await reader.close()
+
+
+@pytest.mark.parametrize("skew_ms", [-HOUR_MS, HOUR_MS])
+async def test_a_reader_whose_clock_is_wrong_is_told_the_time_that_is_left(
+    store: Store, monkeypatch: pytest.MonkeyPatch, skew_ms: int
+) -> None:
+    monkeypatch.setattr("cosine.store.admission._now_ms", lambda: 2 * HOUR_MS + skew_ms)
+    monkeypatch.setattr(store, "now_ms", AsyncMock(return_value=await store.now_ms()))
+    await AdmissionQueue(store).admit(request("a"), HOUR_MS // 2)
+    reader = AdmissionReader(store, "s1")
+    (entry,) = (await reader.read(count=1, block_ms=1000)).admitted
+    assert HOUR_MS // 2 <= entry.request.deadline_unix_ms - 2 * HOUR_MS - skew_ms < HOUR_MS
+    await reader.close()
+
+
+async def test_a_request_without_deadline_has_none_wherever_it_is_read(store: Store) -> None:
+    await AdmissionQueue(store).admit(request("a"))
+    reader = AdmissionReader(store, "s1")
+    (entry,) = (await reader.read(count=1, block_ms=1000)).admitted
+    assert entry.request.deadline_unix_ms == 0
+    await reader.close()
+
+
+async def test_how_long_the_first_has_waited_is_told_by_redis_alone(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = AdmissionQueue(store)
+    await queue.admit(request("a"))
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    put_forward(store, monkeypatch, HOUR_MS)
+    assert HOUR_MS <= (await queue.figures()).oldest_wait_ms < 2 * HOUR_MS
 
 
 async def test_each_request_goes_to_one_scheduler(store: Store) -> None:
@@ -133,11 +169,65 @@ async def test_a_released_request_is_handed_out_again(store: Store) -> None:
     await AdmissionQueue(store).admit(request("a"))
     (entry,) = (await reader.read(count=1, block_ms=1000)).admitted
     for claimer in (reader, other, reader):
-        reader.release(entry)
-        other.release(entry)
+        await reader.release([entry])
+        await other.release([entry])
         assert (await claimer.claim(count=8)).admitted == (entry,)
     assert (await reader.claim(count=8)).admitted == ()
     await reader.close()
+
+
+async def test_a_released_request_need_not_lie_still_before_another_takes_it(store: Store) -> None:
+    patient = AdmissionBounds(claim_idle_ms=HOUR_MS)
+    reader, other = AdmissionReader(store, "s1", patient), AdmissionReader(store, "s2", patient)
+    for name in "ab":
+        await AdmissionQueue(store).admit(request(name))
+    first, second = (await reader.read(count=2, block_ms=1000)).admitted
+    assert (await other.claim(count=8)).admitted == ()
+    await reader.release([first])
+    assert (await other.claim(count=8)).admitted == (first,)
+    await reader.release([first])  # too late: it is no longer ours
+    assert (await AdmissionReader(store, "s3", patient).claim(count=8)).admitted == ()
+    await reader.ack([second])
+    await reader.close()
+
+
+async def test_a_release_that_does_not_reach_redis_disturbs_nobody(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = AdmissionReader(store, "s1", AT_ONCE)
+    await AdmissionQueue(store).admit(request("a"))
+    (entry,) = (await reader.read(count=1, block_ms=1000)).admitted
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "_release", AsyncMock(side_effect=RedisConnectionError("gone")))
+        await reader.release([entry])
+    assert (await reader.claim(count=8)).admitted == (entry,)
+    await reader.close()
+
+
+async def test_a_reader_that_is_interrupted_stands_in_nobodys_way(store: Store) -> None:
+    reader, other = AdmissionReader(store, "s1"), AdmissionReader(store, "s2")
+    assert await reader.read(count=1, block_ms=1) == Batch()
+    waiting = asyncio.create_task(reader.read(count=1, block_ms=HOUR_MS))
+    async with asyncio.timeout(10):
+        while not await blocked_count(store):
+            pass
+        reader.interrupt()
+        reader.interrupt()
+        assert await waiting == Batch()
+        while await blocked_count(store):
+            pass
+        await AdmissionQueue(store).admit(request("a"))
+        assert len((await other.read(count=1, block_ms=1000)).admitted) == 1
+        reader.interrupt()
+        await AdmissionQueue(store).admit(request("b"))
+        assert len((await reader.read(count=1, block_ms=1000)).admitted) == 1
+    for used in (reader, other):
+        await used.close()
+
+
+async def blocked_count(store: Store) -> int:
+    """How many clients Redis keeps waiting."""
+    return int((await store.client.info("clients"))["blocked_clients"])
 
 
 async def test_those_at_the_head_of_the_stream_keep_nobody_from_being_claimed(store: Store) -> None:
@@ -148,7 +238,7 @@ async def test_those_at_the_head_of_the_stream_keep_nobody_from_being_claimed(st
     claimed = []
     for _ in range(3):
         (entry,) = (await reader.claim(count=1)).admitted
-        reader.release(entry)
+        await reader.release([entry])
         claimed.append(entry.request.request_id)
     assert claimed == ["a", "b", "c"]
     await dead.close()

@@ -18,7 +18,7 @@ from cosine.store.registry import DRAINING, LOST, SERVING, LearnedTime, PeerReco
 
 QUICK = RegistryTimes(beat_s=0.02, lost_s=0.1, forget_s=0.3)
 DRAFTER = PeerRecord("drafter", "drafter-1", "127.0.0.1:5", incarnation=2**63 + 1, model_id="toy", vocab_size=257)
-TIME = LearnedTime("v", 15.5, 0.25)
+TIME = LearnedTime("v", 15.5, 0.25, 1.5)
 Views = AsyncIterator[tuple[PeerRecord, ...]]
 
 
@@ -56,6 +56,17 @@ async def test_a_record_of_a_later_release_is_read_without_what_is_new(store: St
     assert await registry.peers() == (known,)
 
 
+async def test_learned_times_of_a_release_that_tells_less_are_read(store: Store) -> None:
+    registry = Registry(store)
+    await registry.register(replace(DRAFTER, learned=(TIME,)))
+    peers = store.key("peers")
+    record = json.loads(await store.client.hget(peers, DRAFTER.peer_id))
+    del record["learned"][0]["kilotoken_ms"]
+    await store.client.hset(peers, DRAFTER.peer_id, json.dumps(record))
+    (peer,) = await registry.peers()
+    assert peer.learned == (replace(TIME, kilotoken_ms=0.0),)
+
+
 WHOLE = {**asdict(DRAFTER), "peer_id": "odd", "incarnation": "7"}
 MALFORMED: dict[str, bytes] = {
     "no text": b"\xff",
@@ -80,6 +91,7 @@ MALFORMED: dict[str, bytes] = {
             ("learned", 5),
             ("learned", [{"peer_id": "v"}]),
             ("learned", [{"peer_id": "v", "base_ms": 1.0, "row_ms": None}]),
+            ("learned", [{"peer_id": "v", "base_ms": 1.0, "row_ms": 1.0, "kilotoken_ms": -1.0}]),
         ]
     },
 }
