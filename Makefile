@@ -32,7 +32,7 @@ $(CHECKING): $(RUNNING)
 	$(PIP) -e '.[mesh,engine,dev]'
 	@touch $@
 
-demo: $(RUNNING)  ## run a whole mesh on this machine and talk to it
+demo: $(RUNNING)  ## run a whole mesh on this machine and compare it with plain decoding
 	$(PY) -m cosine.cli.demo $(ARGS)
 
 test: $(CHECKING)  ## run the tests
@@ -70,7 +70,7 @@ bench: $(CHECKING)  ## compare strategies, and transformers beside them (STRATEG
 bench-paper: $(CHECKING)  ## compare all strategies at the speed of the paper's hardware, for the same money
 	$(PY) -m bench.paper $(ARGS)
 
-sim: $(CHECKING)  ## play all strategies in virtual time on a park of machines (--sweep all: how it scales)
+sim: $(CHECKING)  ## play all strategies in virtual time on a park of machines (ARGS="--sweep all": how it scales)
 	$(PY) -m cosine.sim $(ARGS)
 
 clean:  ## remove caches and build outputs; .venv stays

@@ -17,7 +17,7 @@ from services.drafter.service import DrafterServicer
 class DrafterSettings(ModelSettings):
     """A drafter: guesses ahead with a small model."""
 
-    run_ahead: bool = Field(False, description="begin the next step of token fusion while idle, at the own best guess")
+    run_ahead: bool = Field(False, description="begin the next step of token fusion while idle, at its own best guess")
 
 
 async def main() -> None:

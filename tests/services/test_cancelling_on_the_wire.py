@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from prometheus_client import Counter
 
 from cosine.core.plan import DraftItem
@@ -47,6 +48,24 @@ def test_cancelled_rows_are_counted_apart_from_those_that_ran() -> None:
     assert count(metrics.VERIFIER_CANCELLED_ROWS) - before[0] == 5
     assert count(metrics.VERIFIER_ROWS) - before[1] == 1
     assert count(metrics.SPEC_DRAFT_TOKENS) == before[2]
+
+
+@pytest.mark.parametrize(("seconds", "begun"), [(0.01, 3), (0.0, 0)], ids=["stopped between layers", "never begun"])
+def test_nodes_of_a_cancelled_pass_are_counted_where_it_had_begun(seconds: float, begun: int) -> None:
+    items = [VerifyItem("a", 0, (1, 2), chain([5, 6, 7])), VerifyItem("b", 0, (1,))]
+    before = count(metrics.VERIFIER_STOPPED_NODES)
+    verifier._observe(items, [cancelled(item) for item in items], seconds)
+    assert count(metrics.VERIFIER_STOPPED_NODES) - before == begun
+
+
+def test_what_was_not_held_or_was_refused_is_no_row_of_a_pass() -> None:
+    items = [VerifyItem("a", 9, (1,), chain([5, 6])), VerifyItem("b", 0, (999,), chain([5])), VerifyItem("c", 0, (1,))]
+    verdicts = verify(ToyEngine("toy:seed=1", "", EngineLimits()), items)
+    assert [verdict.status for verdict in verdicts] == [Status.CACHE_MISS, Status.REFUSED, Status.OK]
+    counters = (metrics.VERIFIER_ROWS, metrics.VERIFIER_CANCELLED_ROWS, metrics.SPEC_DRAFTS, metrics.SPEC_DRAFT_TOKENS)
+    before = [count(counter) for counter in counters]
+    verifier._observe(items, verdicts, 0.01)
+    assert [count(counter) - old for counter, old in zip(counters, before, strict=True)] == [1, 0, 0, 0]
 
 
 def test_cancelled_steps_are_counted_and_only_new_nodes_are_proposals() -> None:

@@ -24,7 +24,7 @@ from cosine.text.tokenizer import load_tokenizer
 
 PROMPTS_FILE = PROJECT_ROOT / "testbed" / "prompts.json"
 CACHE = PROJECT_ROOT / "build" / "demo"
-HIDDEN, LAYERS = 768, 12  # about 95 million parameters
+HIDDEN, LAYERS = 768, 12  # 86.5 million parameters
 GRACE_S = 3.0  # nothing runs any more when the demo stops its mesh
 TOY_TARGET = "toy:seed=1"
 # A toy's domain is its first token modulo 4: these begin with the bytes 64 to 67.
