@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from cosine.core.errors import BadRequest, NotFound
 from cosine.core.strategy import parse
+from cosine.rpc.hello import STEP_SESSIONS_MAX
 from cosine.text.strict_yaml import read_mapping
 
 GATEWAY_ADDRESS = "127.0.0.1:50050"
@@ -60,7 +61,9 @@ class MeshSpec(BaseModel):
         default="mesh", description="name of the mesh; meshes with different names share one Redis in peace"
     )
     verifiers: Annotated[int, Field(ge=1, le=64)] = Field(default=1, description="how many verifiers")
-    sessions: Annotated[int, Field(ge=1)] = Field(default=64, description="requests in work at once")
+    sessions: Annotated[int, Field(ge=1, le=STEP_SESSIONS_MAX)] = Field(
+        default=64, description=f"requests in work at once (at most {STEP_SESSIONS_MAX})"
+    )
     tokens: Annotated[int, Field(ge=16)] = Field(
         default=2048, description="tokens of one request, prompt and output, at most"
     )

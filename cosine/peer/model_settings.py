@@ -7,7 +7,7 @@ from pydantic import Field
 from cosine.engine.base import EngineLimits
 from cosine.engine.loading import EngineOptions
 from cosine.peer.slow_link import LinkPace, parse_link
-from cosine.rpc.hello import Bounds
+from cosine.rpc.hello import STEP_SESSIONS_MAX, Bounds
 from cosine.rpc.settings import ServiceSettings
 
 
@@ -46,5 +46,8 @@ class ModelSettings(ServiceSettings):
     def bounds(self, tokens_max: int) -> Bounds:
         """What the service tells its callers; `tokens_max` is the model's own limit or ours, whichever is smaller."""
         return Bounds(
-            sessions_max=self.sessions_max, tree_nodes_max=self.tree_nodes_max, tokens_max=tokens_max, batch_max=256
+            sessions_max=self.sessions_max,
+            batch_max=STEP_SESSIONS_MAX,
+            tree_nodes_max=self.tree_nodes_max,
+            tokens_max=tokens_max,
         )

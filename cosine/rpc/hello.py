@@ -13,6 +13,7 @@ from cosine.v1.fusion_pb2 import DrafterEntry
 
 PROTOCOL_VERSION = 1
 PEER_ID_BYTES_MAX = 128
+STEP_SESSIONS_MAX = 256  # what a drafter takes in one message, so a scheduler must not hold more
 
 
 @dataclass(frozen=True, slots=True)

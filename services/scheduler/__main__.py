@@ -9,7 +9,7 @@ from cosine.core.scheduler import Scheduler
 from cosine.core.strategy import parse
 from cosine.peer.links import Links
 from cosine.peer.membership import membership, open_store
-from cosine.rpc.hello import Identity
+from cosine.rpc.hello import STEP_SESSIONS_MAX, Identity
 from cosine.rpc.server import Service, run, serve
 from cosine.rpc.settings import ServiceSettings, read
 from cosine.rpc.telemetry import setup_logging
@@ -28,7 +28,7 @@ class SchedulerSettings(ServiceSettings):
     """A scheduler: drafts, verifies and commits, for every request it takes."""
 
     strategy: str = Field("cosine", description="strategy of requests that name none")
-    live_max: int = Field(64, ge=1, description="requests held at once; the others wait in Redis")
+    live_max: int = Field(64, ge=1, le=STEP_SESSIONS_MAX, description="requests held at once; the others wait in Redis")
     prefill_chunk: int = Field(256, ge=1, description="context tokens of one request in one batch at most")
     batch_rows_max: int = Field(256, ge=1, description="tokens of one batch at most")
     batch_tokens_max: int = Field(1 << 20, ge=1, description="tokens of context of one batch's requests at most")

@@ -57,6 +57,7 @@ def test_models_beside_the_file_are_found(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("target: toy\ndrafer: {a: toy}\n", ["UNKNOWN_KEY", "mesh.yaml: drafer", "drafters"]),
+        ("target: toy\nsessions: 257\n", ["mesh.yaml: sessions", "256"]),
         ("target: toy\noptions: {router: {x: 1}}\n", ["mesh.yaml: options.router"]),
         ("target: toy\nverifiers: 0\n", ["mesh.yaml: verifiers", "greater than or equal to 1"]),
         ("target: toy\nstrategy: nope\n", ["mesh.yaml: strategy", "nope", "cosine"]),

@@ -28,9 +28,8 @@ def pace(
     pass_rows: float = 5.0,
 ) -> Pace:
     """A pace that is known; a pass costs `pass_rows` rows, other drafters' work `sharing` times one's own."""
-    figures = {"exchange_ms": exchange_ms, "pass_ms": pass_rows * row_ms, "row_ms": row_ms}
-    extra = {"pass_extra_ms": sharing * pass_rows * row_ms, "row_extra_ms": sharing * row_ms}
-    drafting = DraftModel.from_figures(figures | extra)
+    pass_ms = pass_rows * row_ms
+    drafting = DraftModel(exchange_ms, pass_ms, row_ms, sharing * pass_ms, sharing * row_ms)
     return Pace(verify=LineModel(base_ms=verify_ms, slope_ms=slope_ms), drafting=drafting)
 
 
@@ -133,7 +132,7 @@ def test_an_offer_stays_within_the_rows_of_the_verifier(hit_rates: list[float], 
     found = best_offer(FULL, its, hit_rates, DRAFTERS, rows_max)
     assert its.rows_per_step * sum(found.depths) <= max(0, rows_max - len(hit_rates))
     free = best_offer(FULL, its, hit_rates, DRAFTERS)
-    if its.rows_per_step * sum(free.depths) > rows_max - len(hit_rates) and sum(found.depths):
+    if its.rows_per_step * sum(free.depths) > rows_max - len(hit_rates) and any(found.depths):
         assert max(found.depths) <= max(free.depths), "the deepest are cut first"
 
 
