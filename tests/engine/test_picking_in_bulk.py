@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from cosine.core.noise import gumbel as core_gumbel
 from cosine.core.noise import row_key
-from cosine.core.picking import RowRule, pick, scores
-from cosine.core.sampling import Sampling
+from cosine.core.picking import RowRule, log_softmax, pick, scores
+from cosine.core.sampling import GREEDY, Sampling
 from cosine.engine.base import Logits
 from cosine.engine.hf.device_picking import DeviceLogits, _signed, gumbel
-from cosine.engine.hf.picking import HostLogits, NoiseCache
+from cosine.engine.hf.picking import HostLogits, NoiseCache, on_host
 
 VOCAB_SIZE = 61
 
@@ -87,3 +87,45 @@ def test_the_noise_cache_forgets_the_oldest_and_stays_right(monkeypatch: pytest.
     for position in [*range(12), *range(12)]:
         np.testing.assert_array_equal(cache.row(5, position), core_gumbel(5, position, VOCAB_SIZE))
     assert len(cache._rows) == 8
+
+
+def overflown(dtype: torch.dtype) -> torch.Tensor:
+    """A row without numbers, one with a few, one whose largest is infinite, one of minus infinity, and a sound one."""
+    rows = torch.from_numpy(coarse_rows(1, 5)).to(dtype)
+    rows[0] = float("nan")
+    rows[1, 7:50] = float("nan")
+    rows[2, 9], rows[2, 5] = float("inf"), float("nan")
+    rows[3] = float("-inf")
+    return rows
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        GREEDY,
+        Sampling(1.0, seed=3),
+        Sampling(0.5, seed=4, top_k=5, top_p=0.9, min_p=0.1),
+        Sampling(logit_bias=((3, 4.5),)),
+    ],
+)
+def test_logits_that_are_no_numbers_give_the_same_tokens_of_the_vocabulary_everywhere(
+    dtype: torch.dtype, sampling: Sampling
+) -> None:
+    rows = overflown(dtype)
+    rules = [RowRule(sampling, position) for position in range(len(rows))]
+    host, device = on_host(rows, NoiseCache(VOCAB_SIZE)), DeviceLogits(rows)
+    picks = host.picks(rules)
+    assert picks == device.picks(rules)
+    assert all(0 <= token < VOCAB_SIZE for token in picks)
+    assert (picks[1] in range(7, 50), picks[2]) == (False, 9)
+    for width in (2, 20):
+        found = host.children(range(len(rows)), rules, width)
+        for (token_ids, confidences), (ids_there, confidences_there) in zip(
+            found, device.children(range(len(rows)), rules, width), strict=True
+        ):
+            assert token_ids == ids_there
+            np.testing.assert_allclose(confidences, confidences_there, rtol=1e-9)
+        assert [token_ids[0] for token_ids, _ in found] == picks
+    for logits in (host, device):
+        assert all(np.isfinite(log_softmax(logits.row(row))).all() for row in range(len(rows)))

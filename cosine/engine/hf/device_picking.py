@@ -16,6 +16,7 @@ from torch import Tensor
 from cosine.core.noise import GAMMA, MASK, MIX_1, MIX_2, UNIFORM_MAX, UNIFORM_SCALE, row_key
 from cosine.core.picking import RowRule
 from cosine.core.sampling import Sampling
+from cosine.engine.hf.picking import finite
 
 MINUS_INFINITY = float("-inf")
 
@@ -24,7 +25,7 @@ class DeviceLogits:
     """Rows `[rows, vocab]` that stay on the device."""
 
     def __init__(self, rows: Tensor) -> None:
-        self._rows = rows
+        self._rows = finite(rows)
 
     def picks(self, rules: Sequence[RowRule]) -> list[int]:
         with torch.inference_mode():

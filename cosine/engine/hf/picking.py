@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -91,8 +92,14 @@ class HostLogits:
 
 def on_host(logits: Tensor, noise: NoiseCache) -> HostLogits:
     """Logits `[rows, vocab]` of any type as float32 on the host."""
-    rows: NDArray[np.float32] = logits.float().cpu().numpy()
+    rows: NDArray[np.float32] = finite(logits).float().cpu().numpy()
     return HostLogits(rows, noise)
+
+
+def finite(logits: Tensor) -> Tensor:
+    """Logits as any rule can work on them, where activations have overflowed: what is no number is the least of its
+    type, and so nothing is picked that the vocabulary does not have. A row without numbers is a row of equals."""
+    return logits.nan_to_num(nan=torch.finfo(logits.dtype).min)
 
 
 def _greedy(sampling: Sampling) -> bool:
