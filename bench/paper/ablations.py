@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.paper.loads import SAMPLED
+from cosine.sim.table import WITHOUT, WITHOUT_SHARED_NOISE
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,17 +20,15 @@ class Ablation:
 WHOLE = "cosine"
 ABLATIONS = (
     Ablation(WHOLE, "nothing"),
-    Ablation("cosine:cooperation=merged", "fusion: each drafter goes its own way, their paths are merged afterwards"),
-    Ablation(
-        "cosine:cooperation=single,drafter_count=1,first_count=1", "cooperation: one routed drafter for a request"
-    ),
-    Ablation("cosine:choice=all,drafter_count=5,first_count=5", "routing: every drafter works on every request"),
-    Ablation("cosine:batching=continuous", "batch scheduling: all that wait are verified together"),
-    Ablation("cosine:length=fixed", "adaptive speculation: depth, width and nodes stay what they are"),
-    Ablation("cosine:lookahead=0,groups=1", "pipelining: nobody drafts while the request is verified"),
-    Ablation("cosine:calibrated=no", "calibration: confidences are compared as drafters state them"),
+    Ablation(WITHOUT["fusion"], "fusion: each drafter goes its own way, their paths are merged afterwards"),
+    Ablation(WITHOUT["cooperation"], "cooperation: one routed drafter for a request"),
+    Ablation(WITHOUT["routing"], "routing: every drafter works on every request"),
+    Ablation(WITHOUT["chosen batches"], "batch scheduling: all that wait are verified together"),
+    Ablation(WITHOUT["adaptive length"], "adaptive speculation: depth, width and nodes stay what they are"),
+    Ablation(WITHOUT["looking ahead"], "pipelining: nobody drafts while the request is verified"),
+    Ablation(WITHOUT["calibration"], "calibration: confidences are compared as drafters state them"),
     Ablation(WHOLE, "nothing, at temperature 1", sampled=True),
-    Ablation("cosine:shared_noise=no", "shared noise: drafters guess greedily, at temperature 1", sampled=True),
+    Ablation(WITHOUT_SHARED_NOISE, "shared noise: drafters guess greedily, at temperature 1", sampled=True),
 )
 
 

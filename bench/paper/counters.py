@@ -12,11 +12,12 @@ from prometheus_client.parser import text_string_to_metric_families
 TIMEOUT_S = 10.0
 VERIFY_S = "cosine_verifier_forward_seconds_sum"
 VERIFIED = "cosine_spec_decode_num_draft_tokens_total"
+STOPPED = "cosine_verifier_stopped_nodes_total"
 ACCEPTED = "cosine_spec_decode_num_accepted_tokens_total"
 DRAFTED = "cosine_drafter_tokens_total"
 PASSES = "cosine_paced_passes"
 OVERRUNS = "cosine_paced_overruns"
-READ = frozenset({VERIFY_S, VERIFIED, ACCEPTED, DRAFTED, PASSES, OVERRUNS})
+READ = frozenset({VERIFY_S, VERIFIED, STOPPED, ACCEPTED, DRAFTED, PASSES, OVERRUNS})
 
 Counters = Mapping[str, Mapping[str, float]]  # per peer, per metric
 
@@ -45,8 +46,14 @@ def difference(before: Counters, after: Counters) -> Counters:
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Of one measurement: share of time in which verifiers computed, shares of drafted and of verified tokens that were
-    never committed (None: there were none), how many paced passes ran, how many of them overran their time, and the
-    largest share that overran of one process's."""
+    never accepted (None: there were none), how many paced passes ran, how many of them overran their time, and the
+    largest share that overran of one process's.
+
+    Drafted are the nodes that drafters proposed. Verified are the tree nodes of all passes that a verifier began, also
+    of those that were stopped between layers; what was cancelled before its pass began is not among them. The simulator
+    counts so too, but for one thing: accepted is here what verifiers accepted, there what requests took, and a request
+    takes no verdict on a stretch whose context has been refuted meanwhile.
+    """
 
     verifier_busy: float
     drafted_wasted: float | None
@@ -66,7 +73,7 @@ def usage(counted: Counters, wall_s: float, verifier_count: int) -> Usage:
     return Usage(
         total(VERIFY_S) / wall_s / verifier_count,
         wasted(total(ACCEPTED), total(DRAFTED)),
-        wasted(total(ACCEPTED), total(VERIFIED)),
+        wasted(total(ACCEPTED), total(VERIFIED) + total(STOPPED)),
         int(total(PASSES)),
         int(total(OVERRUNS)),
         max(shares, default=0.0),

@@ -4,7 +4,8 @@
 come out. It owns the sessions' tokens, what each drafter holds of them, and each drafter's calibration. It does no I/O.
 
 - SINGLE and MERGED take one exchange: every drafter grows its own tree, the trees become one. VOTED likewise, and of
-  the one tree only the path of the heaviest votes is delivered.
+  the one tree only the path of the heaviest votes is delivered. The node budget bounds what is delivered, not what is
+  voted on.
 - FUSED takes an exchange every `fusion_interval` tokens: the token of the highest calibrated confidence extends the
   backbone, all drafters go on from there (the paper's "replace" reading) or from there and from their own token
   ("fork"), and the other candidates hang beside it.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from cosine.core.calibration import Calibration, Record
 from cosine.core.growth import AHEAD_STEPS, Asked, Estimate, Growth, Session
@@ -27,6 +28,7 @@ from cosine.core.tree import ROOT
 from cosine.core.voting import Votes
 
 CANCELLED_MAX = 4096
+DRAFTERS_MAX = 1024
 MISSES_MAX = 3
 REST_S = 5.0
 AHEAD_NODES_ENOUGH = 384
@@ -86,8 +88,11 @@ class Fusion:
         self._drafters.discard(drafter)
 
     def drafter_down(self, drafter: str, now: float) -> list[Command]:
-        """A drafter is gone; rounds that wait for it go on without it."""
+        """A drafter is gone; rounds that wait for it go on without it. What its confidences are worth is remembered, as
+        long as not very many others have been judged since."""
         self._drafters.discard(drafter)
+        self._misses.pop(drafter, None)
+        self._resting.pop(drafter, None)
         commands: list[Command] = []
         for round_ in list(self._rounds.values()):
             for step_id, question in list(round_.waiting.items()):
@@ -113,8 +118,8 @@ class Fusion:
         return commands + self._exchange(round_, now)
 
     def candidates(self, step_id: int, guesses: Iterable[Guess], forward_us: int, now: float) -> list[Command]:
-        """A drafter's answer. Answers to steps that nobody waits for any more are dropped; unless they were cancelled
-        they are counted."""
+        """A drafter's answer. Answers to steps that nobody waits for any more are dropped; those that are late or that
+        nobody asked for are counted."""
         round_ = self._rounds.get(self._steps.get(step_id, -1))
         if round_ is None or step_id not in round_.waiting:
             self.stale_count += step_id not in self._cancelled
@@ -135,12 +140,14 @@ class Fusion:
         return [self._step(round_, question.drafter, retry)]
 
     def tick(self, now: float) -> list[Command]:
-        """Completes rounds whose deadline has passed with what has arrived."""
+        """Completes plans whose deadline has passed with what has arrived; who is late drops it and takes up what comes
+        next. For what grows on after delivery nobody waits."""
         commands: list[Command] = []
-        for round_ in [entry for entry in self._rounds.values() if entry.deadline <= now]:
+        for round_ in [entry for entry in self._rounds.values() if not entry.ahead and entry.deadline <= now]:
             for step_id, question in list(round_.waiting.items()):
                 self._miss(question.drafter, now)
                 self._forget(round_, step_id)
+                commands.append(CancelSteps(question.drafter, (step_id,)))
             self._absorb_all(round_)
             commands += self._finish(round_, now)
         return commands
@@ -170,8 +177,8 @@ class Fusion:
             return None
         speculated = session.tokens + session.backbone
         held = len(session.tokens)
-        if item.base_length == held and plan.calibrated:
-            self._judge(session, item.token_ids)
+        if item.base_length == held and (plan.calibrated or plan.cooperation is Cooperation.VOTED):
+            self._judge(session, item.token_ids, plan.calibrated)
         session.tokens = session.tokens[: item.base_length] + list(item.token_ids)
         agreed = _common_prefix(speculated, session.tokens, item.base_length)
         session.known = {drafter: min(length, agreed) for drafter, length in session.known.items()}
@@ -184,8 +191,9 @@ class Fusion:
             self._sessions.popitem(last=False)
         return session
 
-    def _judge(self, session: Session, committed: Sequence[int]) -> None:
-        """Learns from the target's picks: at every node of the committed path the right child is known now."""
+    def _judge(self, session: Session, committed: Sequence[int], calibrated: bool) -> None:
+        """Learns from the target's picks: at every node of the committed path the right child is known now. That is
+        always what votes weigh, and where `calibrated` what confidences are worth."""
         grower, node = session.grower, ROOT
         scores: dict[str, list[bool]] = {}
         for token in committed:
@@ -193,14 +201,23 @@ class Fusion:
                 for proposed, raw in proposals.below(node):
                     hit = proposed == token
                     scores.setdefault(proposals.drafter, []).append(hit)
-                    self._calibrations.setdefault(proposals.drafter, Calibration()).note(raw, hit)
-                    session.records.setdefault(proposals.drafter, Record()).note(proposals.worth(raw), hit)
+                    if calibrated:
+                        self._calibration(proposals.drafter).note(raw, hit)
+                        session.records.setdefault(proposals.drafter, Record()).note(proposals.worth(raw), hit)
             below = grower.child(node, token)
             if below is None:
                 break
             node = below
         for drafter, hits in scores.items():
             self._votes.note(drafter, sum(hits), len(hits))
+
+    def _calibration(self, drafter: str) -> Calibration:
+        """A drafter's calibration, to be taught; the one that was taught least recently makes room for a new one."""
+        found = self._calibrations.pop(drafter, None) or Calibration()
+        self._calibrations[drafter] = found
+        if len(self._calibrations) > DRAFTERS_MAX:
+            del self._calibrations[next(iter(self._calibrations))]
+        return found
 
     def _abandon(self, session_ids: set[str]) -> list[Command]:
         """Stops growing sessions whose trees nobody waits for: they are closed, or have a newer plan. Steps that served
@@ -326,10 +343,9 @@ class Fusion:
         return commands
 
     def _result(self, plan: DraftPlan, growth: Growth) -> DraftedTree:
-        drafted = growth.harvest()
-        if plan.cooperation is Cooperation.VOTED:
-            return replace(drafted, tree=self._votes.elect(drafted.tree, growth.item.drafters))
-        return drafted
+        if plan.cooperation is not Cooperation.VOTED:
+            return growth.harvest(plan.opinions)
+        return growth.harvest(plan.opinions, lambda tree: self._votes.elect(tree, growth.item.drafters))
 
     def _miss(self, drafter: str, now: float) -> None:
         """A drafter that misses several deadlines in a row rests for a while."""

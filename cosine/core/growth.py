@@ -8,7 +8,7 @@ matters: while a verdict is out, after one, and in the "fork" reading of token f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -65,6 +65,11 @@ class Proposals:
     def nodes(self) -> list[int]:
         """Where what was proposed is now, as far as it is in the session's tree."""
         return [node for node in self.places[1 + self.first :] if node > ROOT]
+
+    def said(self) -> Iterator[tuple[int, float]]:
+        """Where what was proposed is now, as far as it is in the session's tree, each with its raw confidence."""
+        places = zip(self.places[1 + self.first :], self.answer.confidences[self.first :], strict=True)
+        return ((node, sure) for node, sure in places if node > ROOT)
 
     def moved(self, places: Mapping[int, int]) -> Proposals | None:
         """The same where the session's nodes have gone to other places; None where nothing is left of it."""
@@ -181,16 +186,32 @@ class Growth:
             self.session.backbone.append(grower.token_id(self.tip))
             self.depth += 1
 
-    def harvest(self) -> DraftedTree:
-        """The tree as the plan's answer, within its budget."""
+    def harvest(self, opinions: bool, elect: Callable[[TokenTree], TokenTree] | None = None) -> DraftedTree:
+        """The tree as the plan's answer, within its budget; with what each drafter said of it, where wanted. Where only
+        a part of it is to be delivered, `elect` is shown the whole."""
+        tree = self.grower.tree()
+        if opinions:
+            tree = replace(tree, opinions=self._opinions())
         return DraftedTree(
             self.item.session_id,
             len(self.session.tokens),
-            prune(self.grower.tree(), self.item.node_budget),
+            prune(elect(tree) if elect else tree, self.item.node_budget),
             exchange_count=self.exchange_count,
             forward_us=self.forward_us,
             kept_depth=self.kept_depth,
         )
+
+    def _opinions(self) -> tuple[tuple[float, ...], ...]:
+        """Per node how sure each of its proposers said it was, in the order of their bits; where one said it twice, the
+        surer."""
+        said: list[dict[int, float]] = [{} for _ in range(len(self.grower))]
+        bits = {drafter: bit for bit, drafter in enumerate(self.item.drafters)}
+        for proposals in self.session.proposals:
+            if proposals.drafter in bits:
+                bit = bits[proposals.drafter]
+                for node, sure in proposals.said():
+                    said[node][bit] = max(sure, said[node].get(bit, 0.0))
+        return tuple(tuple(own[bit] for bit in sorted(own)) for own in said)
 
     # -- what drafters are asked
 

@@ -14,7 +14,7 @@ from cosine.core.goodput import DEPTH_SLACK, Offer
 from cosine.core.knowledge import Priors
 from cosine.core.pace import HitRate, Pace
 from cosine.core.plan import PlanItem
-from cosine.core.routing import Route, Score, judge
+from cosine.core.routing import Route, judge
 from cosine.core.strategy import Choice, Strategy
 from cosine.core.stream import Stream, Stretch
 from cosine.core.tree import EMPTY, TokenTree, chain, depths
@@ -130,7 +130,7 @@ class Live:
             TokenTree(tree.token_ids, tree.parents),
             admission.sampling,
             admission.prompt_length,
-            judge=bool(tree) and self.strategy.choice is Choice.ROUTED and self.strategy.score is Score.HARMONIC,
+            judge=bool(tree) and self.strategy.weighs_tokens,
         )
 
     def stretch_need(self, peer_id: str, prefill_chunk: int) -> int:
@@ -191,15 +191,19 @@ class Live:
             self.route.note(judge(self.strategy.score, self.models, tree, verdict, depth=depth), count)
             if self.priors is not None:
                 self.priors.note_hit_rate(len(verdict.nodes), depth)
-        speculation.learn(pace, self.hit_rate, self.offer, self.promised, len(verdict.nodes), depth, self.late)
+        in_vain = not self.tree and self.draft_ms > 0.0
+        speculation.learn(pace, self.hit_rate, self.offer, self.promised, len(verdict.nodes), depth, self.late, in_vain)
 
-    def note_round(
-        self, nodes: Sequence[int], tree_size: int, draft_us: float, forward_us: int, round_ms: float
-    ) -> None:
+    def note_drafted(self, tree: TokenTree) -> None:
+        """Adds a tree to the figures, whatever becomes of it."""
+        if tree:
+            self.figures.drafted_token_count += len(tree)
+            self.figures.drafters += [name for name in self.drafters if name not in self.figures.drafters]
+
+    def note_round(self, nodes: Sequence[int], draft_us: float, forward_us: int, round_ms: float) -> None:
         """Adds one verdict to the figures; `round_ms` is 0 where it ended a prefill."""
         figures = self.figures
         figures.round_count += 1
-        figures.drafted_token_count += tree_size
         figures.accepted_token_count += len(nodes)
         figures.draft_us += int(draft_us)
         if round_ms:
@@ -207,5 +211,3 @@ class Live:
         else:
             figures.prefill_us += forward_us
         figures.round_us += int(round_ms * 1000)
-        if tree_size:
-            figures.drafters += [name for name in self.drafters if name not in figures.drafters]

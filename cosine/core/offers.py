@@ -39,7 +39,8 @@ class Champion:
         self.turn += 1
         turn, rest = divmod(self.turn, CHALLENGE_PLANS)
         if rest:
-            return [(self.way, range(max(1, self.depth - 1), min(depth_max, self.depth + 1) + 1))]
+            depth = min(self.depth, depth_max)
+            return [(self.way, range(max(1, depth - 1), min(depth_max, depth + 1) + 1))]
         return [(way, whole) for way in ways if way in (self.way, ways[turn % len(ways)])]
 
     def won(self, offer: Offer) -> None:
@@ -55,7 +56,7 @@ class Offers:
         self._pace = pace
         self._trials = speculation.Trials()
         self._trends: dict[tuple[str, int], Trend] = {}
-        self._champions: dict[int, Champion] = {}
+        self._champions: dict[tuple[str, int, int], Champion] = {}
 
     def make(self, wanting: Sequence[Live], drafter_count: int, verifier_count: int, rows_max: int) -> Offer:
         """An offer for requests of one strategy that draft together."""
@@ -65,7 +66,8 @@ class Offers:
             rates = [live.hit_rate.value for live in wanting]
             kilotokens = sum(len(live.tokens) for live in wanting) / 1000
             limited = self.feedback.limit(full)
-            champion = self._champions.setdefault(len(rates).bit_length(), Champion())
+            kind = _preset(strategy), strategy.depth, len(rates).bit_length()
+            champion = self._champions.setdefault(kind, Champion())
             offer = best_offer(limited, self._pace, rates, drafter_count, rows_max, kilotokens, champion.among)
             champion.won(offer)
             return self._trials.choose(offer)
@@ -94,10 +96,14 @@ class Offers:
     def _trend(self, strategy: Strategy) -> Trend:
         """What verdicts on drafts of a preset have taught, whatever knobs differ besides the bound on their length:
         strategies are texts of clients, and could be any number."""
-        kind = strategy.name.partition(":")[0], strategy.depth
+        kind = _preset(strategy), strategy.depth
         if kind not in self._trends:
             self._trends[kind] = Trend(strategy.depth, length=max(1, strategy.depth // 2))
         return self._trends[kind]
+
+
+def _preset(strategy: Strategy) -> str:
+    return strategy.name.partition(":")[0]
 
 
 def _shape(strategy: Strategy) -> Shape:

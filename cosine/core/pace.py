@@ -91,8 +91,9 @@ class Pace:
         self.late_truth += LATE_HOPE * (1.0 - self.late_truth)
 
     def note_rows(self, node_count: int, step_count: int) -> None:
-        """A batch verified so many nodes of trees that were planned so many steps deep, all together."""
-        if step_count > 0:
+        """A batch verified so many nodes of trees that were planned so many steps deep, all together. Where none were
+        drafted, or none were worth their rows, nothing is said of those that are."""
+        if step_count > 0 and node_count > 0:
             self.rows_per_step += (1 - ROWS_FADE) * (min(ROWS_MAX, node_count / step_count) - self.rows_per_step)
 
     @property

@@ -47,7 +47,8 @@ class DraftPlan:
     """What to draft; all sessions of a plan are stepped together. Times in milliseconds.
 
     `lookahead` is how many further steps drafters go on after the trees are delivered, until the next plan for the
-    session says what became of them. Without `calibrated`, raw confidences are compared.
+    session says what became of them. Without `calibrated`, raw confidences are compared. With `opinions` every tree
+    tells how sure each of a node's proposers was of it.
     """
 
     round_id: int
@@ -59,6 +60,7 @@ class DraftPlan:
     reading: Reading = Reading.REPLACE
     lookahead: int = 0
     calibrated: bool = True
+    opinions: bool = False
 
     @property
     def interleaved(self) -> bool:

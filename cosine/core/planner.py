@@ -75,6 +75,12 @@ class Planner:
         """A fusion came; it will say whom it can plan with."""
         self.fusions[fusion] = Placement(self._config.session_prefix)
 
+    def fusion_down(self, fusion: str) -> None:
+        """A fusion is gone, and whom it could plan with."""
+        self.fusions.pop(fusion, None)
+        self._known.pop(fusion, None)
+        self._note_processors()
+
     def drafters_changed(self, fusion: str, drafters: Sequence[DrafterFacts]) -> None:
         """A fusion that is up says whom it can plan with."""
         measured = [facts for facts in drafters if facts.base_ms]
@@ -82,11 +88,14 @@ class Planner:
             slowest = max(measured, key=lambda facts: facts.base_ms)
             self._pace.drafting = DraftModel.seeded(slowest.base_ms, slowest.row_ms)
         self._known[fusion] = drafters
-        known = (facts for name, drafters in self._known.items() if name in self.fusions for facts in drafters)
-        self._pace.drafters = {facts.peer_id: facts.processor for facts in known}
+        self._note_processors()
         self.fusions[fusion].drafters_changed(drafters)
         self.drafters_seen = max(self.drafters_seen, len(self.fusions[fusion].models))
         self._note_names(drafters)
+
+    def _note_processors(self) -> None:
+        known = (facts for drafters in self._known.values() for facts in drafters)
+        self._pace.drafters = {facts.peer_id: facts.processor for facts in known}
 
     def _note_names(self, drafters: Sequence[DrafterFacts]) -> None:
         """Remembers what drafters may be called by, the last to be seen of very many."""
@@ -188,7 +197,8 @@ class Planner:
             traceparent(group),
             strategy.reading,
             lookahead,
-            strategy.calibrated,
+            strategy.calibrated and strategy.runs == 1,  # what streamed plans append is mostly not judged yet
+            strategy.weighs_tokens,
         )
 
     def note_tree(self, live: Live, drafted: DraftedTree) -> None:

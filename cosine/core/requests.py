@@ -24,6 +24,7 @@ class Requests:
         self.knowledge = Knowledge(config.session_prefix)
         self._prefix = config.session_prefix
         self._pace = pace
+        self._scores = routing.SharedScores()
         self._by_session: dict[str, Live] = {}
         self._by_request: dict[str, Live] = {}
 
@@ -42,7 +43,7 @@ class Requests:
         assert admission.request_id not in self._by_request
         prompt = admission.token_ids[: admission.prompt_length]
         priors = self.knowledge.priors(prompt) if strategy.priors else None
-        route = routing.Route(priors or routing.SharedScores())
+        route = routing.Route(priors or self._scores)
         live = Live(admission, f"{self._prefix}-{number}", strategy, route, [*admission.token_ids], now)
         live.priors = priors
         live.hit_rate = HitRate(priors.hit_rate if priors else self._pace.hit_rate)

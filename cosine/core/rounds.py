@@ -51,7 +51,7 @@ class Rounds:
         if was_round:
             live.learn(verdict, tree, self._pace, round_ms)
             self._planner.offers.note_verdict(live, forward_us / 1000, len(verdict.token_ids))
-        live.note_round(verdict.nodes, len(tree), live.draft_ms * 1000, forward_us, round_ms)
+        live.note_round(verdict.nodes, live.draft_ms * 1000, forward_us, round_ms)
         live.tree, live.draft_ms = EMPTY, 0.0
         if self._host.commit(live, verdict.token_ids, verdict.logprobs):
             live.cached = min(live.cached, len(live.tokens) - 1)

@@ -9,9 +9,10 @@ to say. Two ways to count are built (CoSine's formula is a reconstruction, so it
   stranger does not win. Drafts are trees: a drafter's own token is the one it is surest of or, where that counts more,
   the committed one if it has proposed that too.
 
-On the test bed's recordings (tests/sim) HITS finds specialists about as often as HARMONIC does and is accepted as much,
-without asking the verifier for anything: `SCORE`. HARMONIC is only as good where it knows each proposer's own
-confidence; with the highest of a node's proposers for all of them, it finds fewer.
+On the test bed's recordings (tests/sim) and in the whole mesh in virtual time neither is ahead of the other everywhere.
+HITS asks neither fusion nor verifier for anything more: `SCORE`. HARMONIC is only as good where it knows each
+proposer's own confidence (a tree's `opinions`); with the highest of a node's proposers for all of them, it finds fewer
+specialists.
 
 A request's score is the average over its places, old rounds fading (the moving average of CoSine), starting from a
 prior. Its first rounds ask more drafters than later ones, half as many each time, so that one verdict says something of
@@ -28,7 +29,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from types import MappingProxyType
 from typing import Protocol
 
 from cosine.core.events import SessionVerdict
@@ -99,7 +99,6 @@ class Exploration:
 
 
 EXPLORATION = Exploration()
-NO_OPINIONS: Mapping[tuple[int, int], float] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -164,14 +163,13 @@ def judge(
     drafters: Sequence[str],
     tree: TokenTree,
     verdict: SessionVerdict,
-    opinions: Mapping[tuple[int, int], float] = NO_OPINIONS,
     depth: int | None = None,
 ) -> dict[str, Credit]:
     """Every drafter's part in a verdict on a tree; bit i of a node's proposers is `drafters[i]`.
 
     HARMONIC wants a verdict that was asked for agreements (`BatchItem.judge`); without them an accepted token agrees
-    wholly and any other not at all. `opinions` are drafters' own confidences by (node, bit); where one is missing the
-    tree's stands for it. A drafter of which the tree holds nothing has missed once.
+    wholly and any other not at all. It wants the tree's opinions (`DraftPlan.opinions`); without them a node's
+    confidence stands for each of its proposers'. A drafter of which the tree holds nothing has missed once.
     `depth` is the tree's, from callers who have measured it.
     """
     if score is Score.HITS:
@@ -183,7 +181,7 @@ def judge(
     found: dict[str, Credit] = {}
     for bit, drafter in enumerate(drafters):
         said = [[node for node in place if tree.proposers[node] >> bit & 1] for place in places]
-        sure = {node: opinions.get((node, bit), tree.confidences[node]) for place in said for node in place}
+        sure = {node: _own_confidence(tree, node, bit) for place in said for node in place}
         worths = [_worth(place, sure, verdict.nodes, agreements) for place in said if place]
         found[drafter] = Credit(sum(worths), max(1, len(worths)))
     return found
@@ -198,6 +196,13 @@ def credits(drafters: Sequence[str], accepted_proposers: Sequence[int], depth: i
             hits += 1
         result[drafter] = Credit(hits, min(depth, hits + 1))
     return result
+
+
+def _own_confidence(tree: TokenTree, node: int, bit: int) -> float:
+    """How sure one of a node's proposers said it was."""
+    if not tree.opinions:
+        return tree.confidences[node]
+    return tree.opinions[node][(tree.proposers[node] & ((1 << bit) - 1)).bit_count()]
 
 
 def _worth(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -69,11 +70,11 @@ class Scheduler:
     @property
     def room(self) -> int:
         """How many further requests may be taken from the queue."""
-        return max(0, self._seats.held_max - len(self._requests) - len(self._early))
+        return max(0, self._seats.held_max - self.live_count)
 
     @property
     def live_count(self) -> int:
-        return len(self._requests)
+        return len(self._requests) + len(self._early)
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Command]:
         """Takes one event; returns what must now be done, in order."""
@@ -102,11 +103,12 @@ class Scheduler:
             strategy = parse(admission.strategy, self.config.default_strategy)
             self._check_demands(strategy, admission)
         except BadRequest as error:
-            if strategy is not None and now < self._early.settled_at:
+            early = strategy is not None and now < self._early.settled_at
+            word = ev.Progress(admission.gateway, admission.request_id, admission.attempt, 0)
+            self._out.append(word if early else replace(word, error=error))
+            if early:
                 self._early.hold(event)
                 self._alarms.set(self._early.settled_at, self._look_at_early)
-                return
-            self._out.append(ev.Progress(admission.gateway, admission.request_id, admission.attempt, 0, error=error))
             return
         if older is not None:
             message = "a later request came under the same id; give each request its own id, or resume the later one"
@@ -161,7 +163,7 @@ class Scheduler:
         self._seatless.pop(live.session_id, None)
         if live.stream is not None:
             self._streams.end(live)
-        self._seats.leave(live.session_id, live.verifier)
+        self._out += self._seats.leave(live.session_id, live.verifier)
         self._planner.forget(live)
         for peer_id in (live.verifier, live.fusion):
             if peer_id:
@@ -203,7 +205,7 @@ class Scheduler:
         self._planner.fusion_up(event.peer_id)
 
     def _fusion_down(self, event: ev.FusionDown, now: float) -> None:
-        self._planner.fusions.pop(event.peer_id, None)
+        self._planner.fusion_down(event.peer_id)
         for live in self._requests:
             if live.fusion == event.peer_id:
                 live.fusion, live.planned = "", 0
@@ -222,11 +224,8 @@ class Scheduler:
     # -- seats and batches
 
     def _seat_all(self, now: float) -> None:
-        while self._seatless:
-            free = self._seats.roomy()
-            if not free:
-                return
-            _, live = self._seatless.popitem(last=False)
+        for live, free in self._seats.places(list(self._seatless.values())):
+            del self._seatless[live.session_id]
             if is_streamed(live):
                 self._streams.seat(live, free)
                 self._streams.pump(live)
@@ -262,6 +261,7 @@ class Scheduler:
             self.stale_count += 1
             return
         batch = seat.batches[event.batch_id]
+        batch.answered.add(event.verdict.session_id)
         live = batch.members.get(event.verdict.session_id)
         if live is None or live not in self._requests:
             return
@@ -338,6 +338,8 @@ class Scheduler:
 
     def _tree_came(self, event: ev.TreeCame, now: float) -> None:
         live, drafted = self._requests.session(event.tree.session_id), event.tree
+        if live is not None:
+            live.note_drafted(drafted.tree)
         drafting = live is not None and live.phase in (Phase.DRAFTING, Phase.STREAMING)
         if live is None or not drafting or live.round_id != event.round_id:
             self.stale_count += 1

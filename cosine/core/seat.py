@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from cosine.core import events as ev
@@ -16,6 +16,7 @@ from cosine.core.live import Live, Phase
 from cosine.core.speculation import Cut, Pace
 from cosine.core.strategy import Batching
 from cosine.core.stream import Stretch
+from cosine.core.timing import LineModel
 from cosine.core.tree import TokenTree, prune
 from cosine.core.turns import turn_count
 
@@ -56,13 +57,10 @@ class Batch:
         """Tokens of context that the target reads for it."""
         return sum(len(live.tokens) for live in self.members.values())
 
-    @property
-    def worthless(self) -> bool:
-        """True where nobody waits for any of it any more: stretches that were given up."""
-        return all(
-            stretch is not None and live.stream is not None and stretch not in live.stream.stretches
-            for live, stretch in ((live, self.stretches.get(session)) for session, live in self.members.items())
-        )
+    def has_given_up(self, live: Live) -> bool:
+        """True where a member has no use for what is asked for it: its stretch was refuted, or is to be sent again."""
+        stretch = self.stretches.get(live.session_id)
+        return stretch is not None and live.stream is not None and stretch not in live.stream.stretches
 
 
 class Queue(NamedTuple):
@@ -74,11 +72,13 @@ class Queue(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Seat:
-    """One verifier, which `sharing_count` schedulers use. `sessions` are all that sit here, in the order they sat down,
-    `ready` those that wait, `batches` what it has been sent and not answered, oldest first. `free_at` is when it
-    answered last. Requests take `turns` turns, see `cosine.core.turns`."""
+    """One verifier, which `sharing_count` schedulers use. `verify` is what its own passes take: batches for it are put
+    together by that. `sessions` are all that sit here, in the order they sat down, `ready` those that wait, `batches`
+    what it has been sent and not answered, oldest first. `free_at` is when it answered last. Requests take `turns`
+    turns, see `cosine.core.turns`."""
 
     facts: ev.VerifierFacts
+    verify: LineModel
     sessions: dict[str, Live] = field(default_factory=dict)
     ready: OrderedDict[str, Live] = field(default_factory=OrderedDict)
     batches: OrderedDict[int, Batch] = field(default_factory=OrderedDict)
@@ -135,7 +135,7 @@ class Seat:
         live.worth = max(1.0, live.promised) if live.started else float(live.rows)
         self.ready[live.session_id] = live
 
-    def take_turns(self, queue: Queue, pace: Pace) -> None:
+    def take_turns(self, queue: Queue) -> None:
         """Settles how many turns those that wait should take."""
         waiting = [live for lives in queue for live in lives if live.strategy.groups > 1]
         self.turns = 1
@@ -143,7 +143,7 @@ class Seat:
             rows = 1.0 + sum(len(live.tree) for live in waiting) / len(waiting)
             draft_ms = max(live.draft_ms for live in waiting)
             turns_max = min(live.strategy.groups for live in waiting)
-            self.turns = turn_count(len(self.sessions), turns_max, pace.verify, rows, draft_ms)
+            self.turns = turn_count(len(self.sessions), turns_max, self.verify, rows, draft_ms)
 
     def together(self, live: Live, other: Live) -> bool:
         """True where two requests belong in one batch."""
@@ -152,8 +152,9 @@ class Seat:
         return live.turn % self.turns == other.turn % self.turns
 
     def compose(self, batch_id: int, queue: Queue, bounds: SchedulerConfig, pace: Pace, now: float) -> Batch | None:
-        """Takes who waits, in order and within bounds, into a new batch; None where there is nothing to send."""
-        batch = Batch(batch_id, self.peer_id, now)
+        """Takes who waits, in order and within bounds, into a new batch; None where there is nothing to send. `pace` is
+        the mesh's, in which this verifier's own passes take the place of those of all."""
+        batch, pace = Batch(batch_id, self.peer_id, now), replace(pace, verify=self.verify)
         rounds_first = _rounds_press(queue, bounds)
         if rounds_first:
             self._take_rounds(batch, queue.rounds, bounds, pace)
@@ -192,6 +193,25 @@ class Seat:
         took_s = now - max(batch.sent_at, self.free_at)
         self.free_at = now
         return batch, took_s
+
+    def leave(self, session_id: str) -> list[ev.CancelBatch]:
+        """A session gives its place up; what nobody waits for without it."""
+        self.ready.pop(session_id, None)
+        self.sessions.pop(session_id, None)
+        return self.take_back()
+
+    def take_back(self) -> list[ev.CancelBatch]:
+        """Batches of which nobody waits for anything any more, each once: whose requests have left, or have given up
+        what was asked for them. One that has been answered in part is as good as answered."""
+        worthless = [
+            batch
+            for batch in self.batches.values()
+            if not (batch.cancelled or batch.answered)
+            and all(name not in self.sessions or batch.has_given_up(live) for name, live in batch.members.items())
+        ]
+        for batch in worthless:
+            batch.cancelled = True
+        return [ev.CancelBatch(self.peer_id, batch.batch_id) for batch in worthless]
 
     def _take_stretches(self, batch: Batch, streamed: list[Live], bounds: SchedulerConfig) -> None:
         rows, tokens, full = batch.row_count, batch.token_count, False
@@ -261,9 +281,10 @@ class Seat:
         rows = sum([live.rows for live in waiting])
         times = _pass_times(pace, padded=not optimised)
         longest = max([live.cached for live in waiting])
-        beyond_ms = times.verify_ms(len(waiting), longest, rows) - times.base_ms
+        whole_ms = times.verify_ms(len(waiting), longest, rows)
         fit = rows <= bounds.batch_rows_max and sum([live.cached for live in waiting]) <= bounds.batch_tokens_max
-        if fit and beyond_ms <= (ALL_GO if optimised else ONE_PASS) * times.base_ms:
+        worth_one_pass = whole_ms - times.base_ms <= (ALL_GO if optimised else ONE_PASS) * times.base_ms
+        if fit and worth_one_pass and whole_ms <= bounds.batch_ms_max:
             return _by_urgency(waiting, bounds)
         if optimised:
             caps = Caps(bounds.batch_rows_max, bounds.batch_tokens_max, bounds.batch_ms_max, bounds.passed_over_max)

@@ -1,11 +1,13 @@
-"""All verifiers of a scheduler: who has room, which may be sent a batch now, and which batch is whose."""
+"""All verifiers of a scheduler: who has room, which may be sent a batch now, which batch is whose, how fast each is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
 
 from cosine.core import events as ev
 from cosine.core.config import SchedulerConfig
+from cosine.core.live import Live
 from cosine.core.pace import Pace
 from cosine.core.planner import Planner
 from cosine.core.seat import Batch, Seat
@@ -28,11 +30,22 @@ class Seats:
 
     def up(self, facts: ev.VerifierFacts) -> None:
         """A verifier came, with empty caches."""
-        if facts.base_ms and not self.seen_count:
-            self._pace.verify = LineModel.seeded(facts.base_ms, facts.row_ms)
-        self.by_peer[facts.peer_id] = Seat(facts, sharing_count=self._sharing_count)
+        verify = self._seeded(facts)
+        if not self.seen_count:
+            self._pace.verify = verify  # one model as long as there is one verifier
+        elif any(seat.verify is self._pace.verify for seat in self.by_peer.values()):
+            self._pace.verify = deepcopy(self._pace.verify)
+        self.by_peer[facts.peer_id] = Seat(facts, verify, sharing_count=self._sharing_count)
         self._pace.verifiers[facts.peer_id] = facts.processor
         self.seen_count = max(self.seen_count, len(self.by_peer))
+
+    def _seeded(self, facts: ev.VerifierFacts) -> LineModel:
+        """A verifier's passes as it measured them when it started; where it has not, those of all, until it shows its
+        own."""
+        if facts.base_ms:
+            return LineModel.seeded(facts.base_ms, facts.row_ms)
+        of_all = self._pace.verify
+        return LineModel(of_all.base_ms, of_all.slope_ms, kilotoken_ms=of_all.kilotoken_ms)
 
     def down(self, peer_id: str) -> bool:
         """A verifier is gone; False where it was gone already."""
@@ -53,8 +66,25 @@ class Seats:
             return self._bounds.live_max
         return min(self._bounds.live_max, sum(seat.share for seat in self.by_peer.values()))
 
-    def roomy(self) -> list[Seat]:
-        """Verifiers that take another session, the least occupied first."""
+    def places(self, waiting: Iterable[Live]) -> Iterator[tuple[Live, list[Seat]]]:
+        """Who can sit down now, in order, each with the verifiers that take another session, the least occupied first;
+        it sits down before the next is asked for.
+
+        A verifier gets no text that it could not hold the whole of. One that is too long for all goes to those that
+        hold the most: it may end before its bound.
+        """
+        longest = max((seat.facts.tokens_max for seat in self.by_peer.values()), default=0)
+        free = self._free()
+        for live in waiting:
+            if not free:
+                return
+            need = min(longest, live.admission.prompt_length + live.admission.max_new_tokens)
+            fitting = [seat for seat in free if seat.facts.tokens_max >= need]
+            if fitting:
+                yield live, fitting
+                free = self._free()
+
+    def _free(self) -> list[Seat]:
         free = [seat for seat in self.by_peer.values() if seat.has_room]
         return sorted(free, key=lambda seat: len(seat.sessions))
 
@@ -62,16 +92,17 @@ class Seats:
         """The verifier that works on a batch; None where nobody waits for it any more."""
         return next((seat for seat in self.by_peer.values() if batch_id in seat.batches), None)
 
-    def leave(self, session_id: str, peer_id: str) -> None:
-        """A session gives its place up."""
+    def leave(self, session_id: str, peer_id: str) -> list[ev.CancelBatch]:
+        """A session gives its place up; what nobody waits for without it."""
         seat = self.by_peer.get(peer_id)
-        if seat is not None:
-            seat.ready.pop(session_id, None)
-            seat.sessions.pop(session_id, None)
+        return [] if seat is None else seat.leave(session_id)
 
     def learn(self, batch: Batch, took_ms: float) -> None:
-        """What a batch that has been answered says of the verifier's pace, and of how it and drafting keep up."""
-        self._pace.verify.note(batch.row_count, took_ms, batch.kilotokens)
+        """What a batch that has been answered says of this verifier's passes, of those of all, by which is planned, and
+        of how verifiers and drafting keep up."""
+        own, of_all = self.by_peer[batch.peer_id].verify, self._pace.verify
+        for model in (own,) if own is of_all else (own, of_all):
+            model.note(batch.row_count, took_ms, batch.kilotokens)
         if batch.drafted:
             self._pace.note_batch(batch.draft_ms, batch.idle_ms, batch.waiting_ms)
             self._pace.note_rows(batch.node_count, batch.step_count)
@@ -83,7 +114,7 @@ class Seats:
             queue = seat.queue
             if not any(queue):
                 continue
-            seat.take_turns(queue, self._pace)
+            seat.take_turns(queue)
             wait_until = None if queue.streamed else self._planner.worth_waiting_until(seat, queue.rounds[0], now)
             if wait_until is not None:
                 yield wait_until

@@ -91,14 +91,19 @@ def learn(
     accepted_count: int,
     depth: int,
     late: bool = False,
+    in_vain: bool = False,
 ) -> None:
     """A verdict took `accepted_count` tokens of a request's tree, `depth` deep as verified (0: none), that was drafted
     under `offer` (None: of no adaptive strategy), which had `promised` so many tokens (0.0: nothing). `late` says that
-    drafters were waited for, since nothing had been left to start from."""
+    drafters were waited for, since nothing had been left to start from; `in_vain` that they brought nothing in time: a
+    promise that was not kept, and a miss, or drafters that cannot draft would be asked for ever."""
     if late and offer is not None:
         pace.note_late(sum(offer.promised) / len(offer.promised), accepted_count + 1)
     if not depth:
-        rate.note(0, 0)
+        broken = in_vain and offer is not None and not offer.rests and promised > 1.0
+        rate.note(0, int(broken))
+        if broken:
+            pace.note_promise(promised, accepted_count + 1)
         return
     misses = 1.0
     if offer is not None:

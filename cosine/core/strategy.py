@@ -6,9 +6,10 @@ the name of a preset, followed where wanted by knobs that differ from it, as in 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields, replace
 from enum import Enum
+from itertools import chain
 from typing import Any
 
 from cosine.core.errors import BadRequest
@@ -91,6 +92,12 @@ class Strategy:
         """True where the controller may stop drafts early, spend the verifier's rows where they are most likely
         accepted, and fall back to plain decoding where that is predicted to be faster."""
         return self.length is Length.GOODPUT
+
+    @property
+    def weighs_tokens(self) -> bool:
+        """True where routing learns from how sure drafters were of their tokens and how near they came, which fusion
+        and verifier only tell where they are asked. Of streamed requests it learns nothing."""
+        return self.choice is Choice.ROUTED and self.score is Score.HARMONIC and self.runs == 1
 
 
 PLAIN = Strategy("plain", "autoregressive decoding", Choice.NONE)
@@ -212,30 +219,59 @@ def parse(text: str, default: str = "cosine") -> Strategy:
             knob, value = _knob(pair)
             if given.setdefault(knob, value) != value:
                 raise BadRequest("KNOBS_CONTRADICT", f"strategy {text!r}: {knob} has two values: give one")
-        row = replace(row, name=text, demanded=frozenset(given), **given)
+        demanded = frozenset(given)
+        if "depth" in demanded:  # who asks for deeper drafts wants them verified
+            given.setdefault("node_budget", max(row.node_budget, given["depth"]))
+        row = replace(row, name=text, demanded=demanded, **given)
     check(row)
     return row
 
 
 def check(row: Strategy) -> None:
-    """Raises BadRequest(KNOBS_CONTRADICT) where knobs of a row exclude one another."""
-    problem = ""
-    if (row.choice is Choice.NONE) != (row.depth == 0):
-        problem = "choice=none drafts nothing and depth=0 needs it: give both or neither"
-    elif "cut" in row.demanded and row.cut is Cut.LARGEST and not row.adaptive:
-        problem = "cut=largest says how drafts of length=goodput are cut: give both or neither"
-    elif row.drafter and row.choice is not Choice.FIRST:
-        problem = f"drafter={row.drafter} names the one of choice=first: give both or neither"
-    elif row.choice in (Choice.FIRST, Choice.BANDIT) and _drafters_demanded(row) > 1:
-        problem = f"choice={row.choice.value} takes one drafter for a request: it needs drafter_count=1"
-    elif row.verifiers > row.runs:
-        problem = f"verifiers={row.verifiers} cannot be busy with runs={row.runs}: give at least as many runs"
-    elif row.runs > 1 and (row.cooperation is not Cooperation.SINGLE or row.width * row.beam > 1):
-        problem = "runs above 1 continue one chain: they need cooperation=single, width=1 and beam=1"
-    elif row.runs > 1 and row.lookahead:
-        problem = "runs above 1 look ahead by themselves: they need lookahead=0"
+    """Raises BadRequest(KNOBS_CONTRADICT) where knobs of a row exclude one another, or where one that was asked for by
+    name says something of what the row does not do."""
+    problem = next(chain(_contradictions(row), _in_vain(row)), "")
     if problem:
         raise BadRequest("KNOBS_CONTRADICT", f"strategy {row.name!r}: {problem}")
+
+
+def _contradictions(row: Strategy) -> Iterator[str]:
+    """Knobs that exclude one another."""
+    if (row.choice is Choice.NONE) != (row.depth == 0):
+        yield "choice=none drafts nothing and depth=0 needs it: give both or neither"
+    if row.choice in (Choice.FIRST, Choice.BANDIT) and _drafters_demanded(row) > 1:
+        yield f"choice={row.choice.value} takes one drafter for a request: it needs drafter_count=1"
+    if row.cooperation is Cooperation.SINGLE and max(row.drafter_count, row.first_count) > 1:
+        counts = f"drafter_count={row.drafter_count} and first_count={row.first_count}"
+        yield f"cooperation=single takes one drafter, not {counts}: give drafter_count=1,first_count=1 with it"
+    if row.node_budget < row.depth and not row.adaptive:
+        fitting = f"node_budget={row.depth} or more, or depth={row.node_budget} or less"
+        yield f"drafts of depth={row.depth} do not fit into node_budget={row.node_budget}: give {fitting}"
+    if row.verifiers > row.runs:
+        yield f"verifiers={row.verifiers} cannot be busy with runs={row.runs}: give at least as many runs"
+    if row.runs > 1 and (row.cooperation is not Cooperation.SINGLE or row.width * row.beam > 1):
+        yield "runs above 1 continue one chain: they need cooperation=single, width=1 and beam=1"
+    if row.runs > 1 and row.lookahead:
+        yield "runs above 1 look ahead by themselves: they need lookahead=0"
+    if row.runs > 1 and row.groups > 1:
+        yield f"groups={row.groups} take turns at the verifier, and runs above 1 wait for no turn: give groups=1"
+
+
+def _in_vain(row: Strategy) -> Iterator[str]:
+    """Knobs that were asked for by name, with a value that asks for something, and would do nothing."""
+    asked = {knob for knob in row.demanded if getattr(row, knob) != getattr(PLAIN, knob)}
+    if "cut" in asked and not row.adaptive:
+        yield "cut=largest says how drafts of length=goodput are cut: give both or neither"
+    if row.drafter and row.choice is not Choice.FIRST:
+        yield f"drafter={row.drafter} names the one of choice=first: give both or neither"
+    if "reading" in asked and row.cooperation is not Cooperation.FUSED:
+        yield "reading=fork says how drafters go on behind a fused token: it needs cooperation=fused"
+    if "fusion_interval" in asked and row.cooperation is not Cooperation.FUSED:
+        yield f"fusion_interval={row.fusion_interval} lies between exchanges of cooperation=fused: give both or neither"
+    if "score" in asked and row.choice is not Choice.ROUTED:
+        yield f"score={row.score.value} says how choice=routed judges drafters: give both or neither"
+    if "priors" in asked and row.choice is not Choice.ROUTED and not row.adaptive:
+        yield "priors=yes says where choice=routed and length=goodput start: it needs one of them"
 
 
 def check_demands(

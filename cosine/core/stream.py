@@ -3,7 +3,8 @@
 PipeInfer (arXiv 2407.11798) keeps several stretches at one target, DSI (arXiv 2405.14105) one at each of several
 targets. A stretch hangs a chain of drafted tokens below everything before it, drafted or committed, as if that were
 true. Verdicts are taken in the order of the text; the first token that differs from the drafted one makes everything
-behind it worthless: stretches and drafts on their way are given up. While nothing of a request is at a target, its next
+behind it worthless: stretches and drafts on their way are given up. A target that had no room for a stretch answers
+with fewer tokens: what follows is sent again, from where it ended. While nothing of a request is at a target, its next
 stretch goes out at once, drafted or not, so that it is never slower than plain decoding.
 """
 
@@ -120,20 +121,23 @@ class Stream:
             taken.given_up = self.give_up(stretch)
             return taken
         stretch.verdict = verdict
-        count = len(committed)
-        while self.stretches and self.stretches[0].verdict is not None and not taken.diverged:
+        count, cut_off = len(committed), False
+        while self.stretches and self.stretches[0].verdict is not None and not cut_off:
             first = self.stretches.popleft()
             assert first.verdict is not None
             skip = count - first.start
+            assert skip >= 0, "what comes before has been judged"
             fresh = self._confirmed(first.verdict.token_ids[skip:], taken)
             taken.token_ids += fresh
             taken.logprobs += first.verdict.logprobs[skip : skip + len(fresh)]
             taken.verdicts.append((first, first.verdict))
             count += len(fresh)
+            cut_off = taken.diverged or len(first.verdict.token_ids) <= first.count
         if taken.token_ids:
             self.exhausted = False
         if taken.diverged:
             self.speculated, self.drafting_from = [], 0
+        if cut_off:
             taken.given_up = self.give_up(None)
             self.held = {peer: min(length, count - 1) for peer, length in self.held.items()}
             self.prefilling = {peer: min(length, count - 1) for peer, length in self.prefilling.items()}

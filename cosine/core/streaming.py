@@ -89,15 +89,14 @@ class Streams:
         """A target has judged a stretch, or has read a part of the context."""
         stream, stretch = live.stream, batch.stretches[live.session_id]
         assert stream is not None
-        batch.answered.add(live.session_id)
         if stretch is None:
             stream.read(batch.peer_id, verdict.cached_length)
             self.pump(live)
             return
         taken = stream.judged(stretch, verdict, live.tokens)
-        for judged, word in taken.verdicts:
+        for _, word in taken.verdicts:
             round_ms = (now - live.round_start) * 1000 if live.round_start else 0.0
-            live.note_round(word.nodes, judged.count, 0.0, forward_us, round_ms)
+            live.note_round(word.nodes, 0.0, forward_us, round_ms)
             live.round_start = now
         if taken.diverged:
             self._diverge(live, taken.token_ids)
@@ -125,7 +124,7 @@ class Streams:
         assert stream is not None
         self._cancel(stream.lose(peer_id))
         if not stream.peer_ids:
-            live.stream = None
+            live.stream, live.planned = None, min(live.planned, len(live.tokens))
             return False
         live.verifier = stream.peer_ids[0]
         self.pump(live)
@@ -135,12 +134,11 @@ class Streams:
         """The request is over: what is at its targets is worthless, and their caches are free."""
         stream = live.stream
         assert stream is not None
-        self._cancel(stream.give_up(None))
+        stream.give_up(None)
         for peer_id in stream.peer_ids:
             seat = self._host.seats.get(peer_id)
-            if seat is not None:
-                seat.ready.pop(live.session_id, None)
-                seat.sessions.pop(live.session_id, None)
+            for command in [] if seat is None else seat.leave(live.session_id):
+                self._host.say(command)
             if peer_id != live.verifier:
                 self._host.say(ev.CloseSession(peer_id, live.session_id))
 
@@ -151,9 +149,7 @@ class Streams:
 
     def _cancel(self, given_up: Iterable[Stretch]) -> None:
         """Batches in which nobody waits for anything any more are cancelled."""
-        for stretch in given_up:
-            seat = self._host.seats.get(stretch.peer_id)
-            batch = None if seat is None else seat.batches.get(stretch.batch_id)
-            if batch is not None and batch.worthless and not batch.cancelled:
-                batch.cancelled = True
-                self._host.say(ev.CancelBatch(stretch.peer_id, stretch.batch_id))
+        for peer_id in dict.fromkeys(stretch.peer_id for stretch in given_up):
+            seat = self._host.seats.get(peer_id)
+            for command in [] if seat is None else seat.take_back():
+                self._host.say(command)

@@ -7,7 +7,7 @@ measured or who drafts; sizes come from the caller (form of the verifier's model
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import mul
 
@@ -95,18 +95,9 @@ class LineModel:
         self._moments.weight = self.weight
 
     @classmethod
-    def seeded(cls, base_ms: float, slope_ms: float, kilotoken_ms: float = 0.0) -> LineModel:
+    def seeded(cls, base_ms: float, slope_ms: float) -> LineModel:
         """A model that starts from a measurement: it counts as many observations, and stalls are known at once."""
-        return cls(base_ms, slope_ms, weight=SEED_WEIGHT, kilotoken_ms=kilotoken_ms)
-
-    @classmethod
-    def from_figures(cls, figures: Mapping[str, float]) -> LineModel:
-        """The model that another has published with `as_figures`. Raises KeyError where a figure is missing."""
-        return cls.seeded(figures["base_ms"], figures["slope_ms"], figures.get("kilotoken_ms", 0.0))
-
-    def as_figures(self) -> dict[str, float]:
-        """The coefficients by name, to be published."""
-        return {"base_ms": self.base_ms, "slope_ms": self.slope_ms, "kilotoken_ms": self.kilotoken_ms}
+        return cls(base_ms, slope_ms, weight=SEED_WEIGHT)
 
     def note(self, size: float, took_ms: float, kilotokens: float = 0.0) -> None:
         """One observation. What takes several times as long as predicted is a stall, not the model's business."""
@@ -173,29 +164,6 @@ class DraftModel:
     def seeded(cls, pass_ms: float, row_ms: float, exchange_ms: float = 2.0) -> DraftModel:
         """A model that starts from a drafter's measured pass and row; how parallel drafters are is still to be seen."""
         return cls(exchange_ms, pass_ms, row_ms, note_count=1, own_weight=SEED_WEIGHT)
-
-    @classmethod
-    def from_figures(cls, figures: Mapping[str, float]) -> DraftModel:
-        """The model that another has published with `as_figures`. Raises KeyError where a figure is missing."""
-        return cls(
-            figures["exchange_ms"],
-            figures["pass_ms"],
-            figures["row_ms"],
-            figures["pass_extra_ms"],
-            figures["row_extra_ms"],
-            note_count=1,
-            own_weight=SEED_WEIGHT,
-        )
-
-    def as_figures(self) -> dict[str, float]:
-        """The coefficients by name, to be published."""
-        return {
-            "exchange_ms": self.exchange_ms,
-            "pass_ms": self.pass_ms,
-            "row_ms": self.row_ms,
-            "pass_extra_ms": self.pass_extra_ms + self.pass_wait_ms,
-            "row_extra_ms": self.row_extra_ms + self.row_wait_ms,
-        }
 
     def note(self, load: Load, took_ms: float, spent_ms: float) -> None:
         """One plan: how long it took from sending it to its last tree, and how much of that its slowest drafters

@@ -23,12 +23,14 @@ NO_KIDS: Mapping[int, int] = {}
 
 @dataclass(frozen=True, slots=True)
 class TokenTree:
-    """A tree in parent-before-child order. `confidences` and `proposers` may be empty where nobody needs them."""
+    """A tree in parent-before-child order. `confidences` and `proposers` may be empty where nobody needs them, and so
+    may `opinions`: per node how sure each of its proposers said it was, in the order of their bits."""
 
     token_ids: tuple[int, ...] = ()
     parents: tuple[int, ...] = ()
     confidences: tuple[float, ...] = ()
     proposers: tuple[int, ...] = ()
+    opinions: tuple[tuple[float, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -142,6 +144,7 @@ def hang(tree: TokenTree, root: int, keep: Sequence[int]) -> TokenTree:
         tuple(place[tree.parents[node]] for node in keep),
         tuple(tree.confidences[node] for node in keep) if tree.confidences else (),
         tuple(tree.proposers[node] for node in keep) if tree.proposers else (),
+        tuple(tree.opinions[node] for node in keep) if tree.opinions else (),
     )
 
 

@@ -1,7 +1,8 @@
 """Majority-voted drafting: the paths of all drafters are weighed, one path goes to the target (Minions, 2402.15678).
 
-A node weighs what its proposers weigh together; from the root the heaviest child is taken at every depth. After a
-verdict a drafter whose tokens were accepted more often than `THRESHOLD` gains weight, another loses it.
+A node weighs what its proposers weigh together; from the root the heaviest child is taken at every depth, down to the
+end of a path that some drafter has said. All paths must be there, whole: a tree that was pruned before has lost votes.
+After a verdict a drafter whose tokens were accepted more often than `THRESHOLD` gains weight, another loses it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ REWARD = 1.1
 PENALTY = 0.9
 WEIGHT_MIN, WEIGHT_MAX = 0.05, 20.0
 FADE = 0.9
+DRAFTERS_MAX = 1024
 
 
 class Votes:
@@ -29,13 +31,17 @@ class Votes:
         return self._weights.get(drafter, 1.0)
 
     def note(self, drafter: str, hit_count: int, try_count: int) -> None:
-        """Of a drafter's tokens at places whose pick is known, so many were right."""
+        """Of a drafter's tokens at places whose pick is known, so many were right. Of very many drafters the one that
+        was noted least recently is forgotten."""
         if not try_count:
             return
-        share = self._shares.get(drafter, THRESHOLD)
+        share = self._shares.pop(drafter, THRESHOLD)
         share = self._shares[drafter] = FADE * share + (1 - FADE) * hit_count / try_count
         factor = REWARD if share >= THRESHOLD else PENALTY
         self._weights[drafter] = min(WEIGHT_MAX, max(WEIGHT_MIN, self.weight(drafter) * factor))
+        if len(self._shares) > DRAFTERS_MAX:
+            oldest = next(iter(self._shares))
+            del self._shares[oldest], self._weights[oldest]
 
     def elect(self, tree: TokenTree, drafters: Sequence[str]) -> TokenTree:
         """The path of the heaviest votes; ties go to the more confident token, then to the lower id."""

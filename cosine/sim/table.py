@@ -15,19 +15,20 @@ from cosine.sim.recording import Variant, read_recording
 REQUESTS_MIN = 24
 REQUESTS_PER_CLIENT = 3
 LOAD_NAMES = (*(f"closed-{count}" for count in CLOSED_LOADS), *(f"poisson-{name}" for name in OPEN_LOADS))
-ABLATIONS = (
-    "cosine",
-    "cosine:calibrated=no",
-    "cosine:lookahead=0",
-    "cosine:length=fixed",
-    "cosine:batching=continuous",
-    "cosine:priors=no",
-    "cosine:cooperation=merged,fusion_interval=1",
-    "cosine:cooperation=single,drafter_count=1",
-    "cosine:choice=all,drafter_count=5",
-    "cosine:reading=fork",
-)
-SAMPLED_ABLATIONS = (*ABLATIONS, "cosine:shared_noise=no")  # greedy drafting needs no noise
+WITHOUT = {
+    "calibration": "cosine:calibrated=no",
+    "looking ahead": "cosine:lookahead=0",
+    "adaptive length": "cosine:length=fixed",
+    "chosen batches": "cosine:batching=continuous",
+    "priors": "cosine:priors=no",
+    "fusion": "cosine:cooperation=merged",
+    "cooperation": "cosine:cooperation=single,drafter_count=1,first_count=1",
+    "routing": "cosine:choice=all,drafter_count=5",
+    "replacing": "cosine:reading=fork",
+}  # by what it lacks
+WITHOUT_SHARED_NOISE = "cosine:shared_noise=no"
+ABLATIONS = ("cosine", *WITHOUT.values())
+SAMPLED_ABLATIONS = (*ABLATIONS, WITHOUT_SHARED_NOISE)  # greedy drafting needs no noise
 
 
 def read_library(folder: Path, temperature: float) -> Library:

@@ -25,33 +25,33 @@ _sym_db = _symbol_database.Default()
 from cosine.v1 import types_pb2 as cosine_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63osine/v1/fusion.proto\x12\tcosine.v1\x1a\x15\x63osine/v1/types.proto\"\x8c\x01\n\x0b\x46useRequest\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.cosine.v1.HelloH\x00\x12$\n\x04plan\x18\x02 \x01(\x0b\x32\x14.cosine.v1.DraftPlanH\x00\x12)\n\x05\x63lose\x18\x03 \x01(\x0b\x32\x18.cosine.v1.CloseSessionsH\x00\x42\t\n\x07message\"\x92\x01\n\x0c\x46useResponse\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.cosine.v1.HelloH\x00\x12(\n\x05trees\x18\x02 \x01(\x0b\x32\x17.cosine.v1.DraftedTreesH\x00\x12*\n\x08\x64rafters\x18\x03 \x01(\x0b\x32\x16.cosine.v1.DrafterListH\x00\x42\t\n\x07message\"\x82\x02\n\tDraftPlan\x12\x10\n\x08round_id\x18\x01 \x01(\x04\x12+\n\x0b\x63ooperation\x18\x02 \x01(\x0e\x32\x16.cosine.v1.Cooperation\x12\x17\n\x0f\x66usion_interval\x18\x03 \x01(\r\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x04 \x01(\r\x12\"\n\x05items\x18\x05 \x03(\x0b\x32\x13.cosine.v1.PlanItem\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\x12#\n\x07reading\x18\x07 \x01(\x0e\x32\x12.cosine.v1.Reading\x12\x11\n\tlookahead\x18\x08 \x01(\r\x12\x17\n\x0fraw_confidences\x18\t \x01(\x08\"\xda\x01\n\x08PlanItem\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x13\n\x0b\x62\x61se_length\x18\x02 \x01(\r\x12\x18\n\x10\x61ppend_token_ids\x18\x03 \x03(\r\x12\x10\n\x08\x64rafters\x18\x04 \x03(\t\x12\r\n\x05\x64\x65pth\x18\x05 \x01(\r\x12\r\n\x05width\x18\x06 \x01(\r\x12\x0c\n\x04\x62\x65\x61m\x18\x07 \x01(\r\x12\x13\n\x0bnode_budget\x18\x08 \x01(\r\x12\x11\n\tvalue_min\x18\t \x01(\x02\x12%\n\x08sampling\x18\n \x01(\x0b\x32\x13.cosine.v1.Sampling\"I\n\x0c\x44raftedTrees\x12\x10\n\x08round_id\x18\x01 \x01(\x04\x12\'\n\x07results\x18\x02 \x03(\x0b\x32\x16.cosine.v1.DraftedTree\"\xc1\x01\n\x0b\x44raftedTree\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12%\n\x06status\x18\x02 \x01(\x0e\x32\x15.cosine.v1.ItemStatus\x12\x13\n\x0b\x62\x61se_length\x18\x03 \x01(\r\x12\"\n\x04tree\x18\x04 \x01(\x0b\x32\x14.cosine.v1.TokenTree\x12\x16\n\x0e\x65xchange_count\x18\x05 \x01(\r\x12\x12\n\nforward_us\x18\x06 \x01(\x04\x12\x12\n\nkept_depth\x18\x07 \x01(\r\"8\n\x0b\x44rafterList\x12)\n\x08\x64rafters\x18\x01 \x03(\x0b\x32\x17.cosine.v1.DrafterEntry\"\xe4\x01\n\x0c\x44rafterEntry\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\x12\x1d\n\x15tokenizer_fingerprint\x18\x04 \x01(\t\x12\x12\n\nvocab_size\x18\x05 \x01(\r\x12\x14\n\x07\x62\x61se_ms\x18\x06 \x01(\x02H\x00\x88\x01\x01\x12\x13\n\x06row_ms\x18\x07 \x01(\x02H\x01\x88\x01\x01\x12\'\n\tprocessor\x18\x08 \x01(\x0b\x32\x14.cosine.v1.ProcessorB\n\n\x08_base_msB\t\n\x07_row_ms*\x88\x01\n\x0b\x43ooperation\x12\x1b\n\x17\x43OOPERATION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43OOPERATION_SINGLE\x10\x01\x12\x16\n\x12\x43OOPERATION_MERGED\x10\x02\x12\x15\n\x11\x43OOPERATION_FUSED\x10\x03\x12\x15\n\x11\x43OOPERATION_VOTED\x10\x04*I\n\x07Reading\x12\x17\n\x13READING_UNSPECIFIED\x10\x00\x12\x13\n\x0fREADING_REPLACE\x10\x01\x12\x10\n\x0cREADING_FORK\x10\x02\x32L\n\rFusionService\x12;\n\x04\x46use\x12\x16.cosine.v1.FuseRequest\x1a\x17.cosine.v1.FuseResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63osine/v1/fusion.proto\x12\tcosine.v1\x1a\x15\x63osine/v1/types.proto\"\x8c\x01\n\x0b\x46useRequest\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.cosine.v1.HelloH\x00\x12$\n\x04plan\x18\x02 \x01(\x0b\x32\x14.cosine.v1.DraftPlanH\x00\x12)\n\x05\x63lose\x18\x03 \x01(\x0b\x32\x18.cosine.v1.CloseSessionsH\x00\x42\t\n\x07message\"\x92\x01\n\x0c\x46useResponse\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.cosine.v1.HelloH\x00\x12(\n\x05trees\x18\x02 \x01(\x0b\x32\x17.cosine.v1.DraftedTreesH\x00\x12*\n\x08\x64rafters\x18\x03 \x01(\x0b\x32\x16.cosine.v1.DrafterListH\x00\x42\t\n\x07message\"\x94\x02\n\tDraftPlan\x12\x10\n\x08round_id\x18\x01 \x01(\x04\x12+\n\x0b\x63ooperation\x18\x02 \x01(\x0e\x32\x16.cosine.v1.Cooperation\x12\x17\n\x0f\x66usion_interval\x18\x03 \x01(\r\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x04 \x01(\r\x12\"\n\x05items\x18\x05 \x03(\x0b\x32\x13.cosine.v1.PlanItem\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\x12#\n\x07reading\x18\x07 \x01(\x0e\x32\x12.cosine.v1.Reading\x12\x11\n\tlookahead\x18\x08 \x01(\r\x12\x17\n\x0fraw_confidences\x18\t \x01(\x08\x12\x10\n\x08opinions\x18\n \x01(\x08\"\xda\x01\n\x08PlanItem\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x13\n\x0b\x62\x61se_length\x18\x02 \x01(\r\x12\x18\n\x10\x61ppend_token_ids\x18\x03 \x03(\r\x12\x10\n\x08\x64rafters\x18\x04 \x03(\t\x12\r\n\x05\x64\x65pth\x18\x05 \x01(\r\x12\r\n\x05width\x18\x06 \x01(\r\x12\x0c\n\x04\x62\x65\x61m\x18\x07 \x01(\r\x12\x13\n\x0bnode_budget\x18\x08 \x01(\r\x12\x11\n\tvalue_min\x18\t \x01(\x02\x12%\n\x08sampling\x18\n \x01(\x0b\x32\x13.cosine.v1.Sampling\"I\n\x0c\x44raftedTrees\x12\x10\n\x08round_id\x18\x01 \x01(\x04\x12\'\n\x07results\x18\x02 \x03(\x0b\x32\x16.cosine.v1.DraftedTree\"\xd3\x01\n\x0b\x44raftedTree\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12%\n\x06status\x18\x02 \x01(\x0e\x32\x15.cosine.v1.ItemStatus\x12\x13\n\x0b\x62\x61se_length\x18\x03 \x01(\r\x12\"\n\x04tree\x18\x04 \x01(\x0b\x32\x14.cosine.v1.TokenTree\x12\x16\n\x0e\x65xchange_count\x18\x05 \x01(\r\x12\x12\n\nforward_us\x18\x06 \x01(\x04\x12\x12\n\nkept_depth\x18\x07 \x01(\r\x12\x10\n\x08opinions\x18\x08 \x03(\x02\"8\n\x0b\x44rafterList\x12)\n\x08\x64rafters\x18\x01 \x03(\x0b\x32\x17.cosine.v1.DrafterEntry\"\xe4\x01\n\x0c\x44rafterEntry\x12\x0f\n\x07peer_id\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\x12\x1d\n\x15tokenizer_fingerprint\x18\x04 \x01(\t\x12\x12\n\nvocab_size\x18\x05 \x01(\r\x12\x14\n\x07\x62\x61se_ms\x18\x06 \x01(\x02H\x00\x88\x01\x01\x12\x13\n\x06row_ms\x18\x07 \x01(\x02H\x01\x88\x01\x01\x12\'\n\tprocessor\x18\x08 \x01(\x0b\x32\x14.cosine.v1.ProcessorB\n\n\x08_base_msB\t\n\x07_row_ms*\x88\x01\n\x0b\x43ooperation\x12\x1b\n\x17\x43OOPERATION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43OOPERATION_SINGLE\x10\x01\x12\x16\n\x12\x43OOPERATION_MERGED\x10\x02\x12\x15\n\x11\x43OOPERATION_FUSED\x10\x03\x12\x15\n\x11\x43OOPERATION_VOTED\x10\x04*I\n\x07Reading\x12\x17\n\x13READING_UNSPECIFIED\x10\x00\x12\x13\n\x0fREADING_REPLACE\x10\x01\x12\x10\n\x0cREADING_FORK\x10\x02\x32L\n\rFusionService\x12;\n\x04\x46use\x12\x16.cosine.v1.FuseRequest\x1a\x17.cosine.v1.FuseResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cosine.v1.fusion_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_COOPERATION']._serialized_start=1395
-  _globals['_COOPERATION']._serialized_end=1531
-  _globals['_READING']._serialized_start=1533
-  _globals['_READING']._serialized_end=1606
+  _globals['_COOPERATION']._serialized_start=1431
+  _globals['_COOPERATION']._serialized_end=1567
+  _globals['_READING']._serialized_start=1569
+  _globals['_READING']._serialized_end=1642
   _globals['_FUSEREQUEST']._serialized_start=61
   _globals['_FUSEREQUEST']._serialized_end=201
   _globals['_FUSERESPONSE']._serialized_start=204
   _globals['_FUSERESPONSE']._serialized_end=350
   _globals['_DRAFTPLAN']._serialized_start=353
-  _globals['_DRAFTPLAN']._serialized_end=611
-  _globals['_PLANITEM']._serialized_start=614
-  _globals['_PLANITEM']._serialized_end=832
-  _globals['_DRAFTEDTREES']._serialized_start=834
-  _globals['_DRAFTEDTREES']._serialized_end=907
-  _globals['_DRAFTEDTREE']._serialized_start=910
-  _globals['_DRAFTEDTREE']._serialized_end=1103
-  _globals['_DRAFTERLIST']._serialized_start=1105
-  _globals['_DRAFTERLIST']._serialized_end=1161
-  _globals['_DRAFTERENTRY']._serialized_start=1164
-  _globals['_DRAFTERENTRY']._serialized_end=1392
-  _globals['_FUSIONSERVICE']._serialized_start=1608
-  _globals['_FUSIONSERVICE']._serialized_end=1684
+  _globals['_DRAFTPLAN']._serialized_end=629
+  _globals['_PLANITEM']._serialized_start=632
+  _globals['_PLANITEM']._serialized_end=850
+  _globals['_DRAFTEDTREES']._serialized_start=852
+  _globals['_DRAFTEDTREES']._serialized_end=925
+  _globals['_DRAFTEDTREE']._serialized_start=928
+  _globals['_DRAFTEDTREE']._serialized_end=1139
+  _globals['_DRAFTERLIST']._serialized_start=1141
+  _globals['_DRAFTERLIST']._serialized_end=1197
+  _globals['_DRAFTERENTRY']._serialized_start=1200
+  _globals['_DRAFTERENTRY']._serialized_end=1428
+  _globals['_FUSIONSERVICE']._serialized_start=1644
+  _globals['_FUSIONSERVICE']._serialized_end=1720
 # @@protoc_insertion_point(module_scope)

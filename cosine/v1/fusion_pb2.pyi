@@ -51,7 +51,7 @@ class FuseResponse(_message.Message):
     def __init__(self, hello: _Optional[_Union[_types_pb2.Hello, _Mapping]] = ..., trees: _Optional[_Union[DraftedTrees, _Mapping]] = ..., drafters: _Optional[_Union[DrafterList, _Mapping]] = ...) -> None: ...
 
 class DraftPlan(_message.Message):
-    __slots__ = ("round_id", "cooperation", "fusion_interval", "deadline_ms", "items", "traceparent", "reading", "lookahead", "raw_confidences")
+    __slots__ = ("round_id", "cooperation", "fusion_interval", "deadline_ms", "items", "traceparent", "reading", "lookahead", "raw_confidences", "opinions")
     ROUND_ID_FIELD_NUMBER: _ClassVar[int]
     COOPERATION_FIELD_NUMBER: _ClassVar[int]
     FUSION_INTERVAL_FIELD_NUMBER: _ClassVar[int]
@@ -61,6 +61,7 @@ class DraftPlan(_message.Message):
     READING_FIELD_NUMBER: _ClassVar[int]
     LOOKAHEAD_FIELD_NUMBER: _ClassVar[int]
     RAW_CONFIDENCES_FIELD_NUMBER: _ClassVar[int]
+    OPINIONS_FIELD_NUMBER: _ClassVar[int]
     round_id: int
     cooperation: Cooperation
     fusion_interval: int
@@ -70,7 +71,8 @@ class DraftPlan(_message.Message):
     reading: Reading
     lookahead: int
     raw_confidences: bool
-    def __init__(self, round_id: _Optional[int] = ..., cooperation: _Optional[_Union[Cooperation, str]] = ..., fusion_interval: _Optional[int] = ..., deadline_ms: _Optional[int] = ..., items: _Optional[_Iterable[_Union[PlanItem, _Mapping]]] = ..., traceparent: _Optional[str] = ..., reading: _Optional[_Union[Reading, str]] = ..., lookahead: _Optional[int] = ..., raw_confidences: _Optional[bool] = ...) -> None: ...
+    opinions: bool
+    def __init__(self, round_id: _Optional[int] = ..., cooperation: _Optional[_Union[Cooperation, str]] = ..., fusion_interval: _Optional[int] = ..., deadline_ms: _Optional[int] = ..., items: _Optional[_Iterable[_Union[PlanItem, _Mapping]]] = ..., traceparent: _Optional[str] = ..., reading: _Optional[_Union[Reading, str]] = ..., lookahead: _Optional[int] = ..., raw_confidences: _Optional[bool] = ..., opinions: _Optional[bool] = ...) -> None: ...
 
 class PlanItem(_message.Message):
     __slots__ = ("session_id", "base_length", "append_token_ids", "drafters", "depth", "width", "beam", "node_budget", "value_min", "sampling")
@@ -105,7 +107,7 @@ class DraftedTrees(_message.Message):
     def __init__(self, round_id: _Optional[int] = ..., results: _Optional[_Iterable[_Union[DraftedTree, _Mapping]]] = ...) -> None: ...
 
 class DraftedTree(_message.Message):
-    __slots__ = ("session_id", "status", "base_length", "tree", "exchange_count", "forward_us", "kept_depth")
+    __slots__ = ("session_id", "status", "base_length", "tree", "exchange_count", "forward_us", "kept_depth", "opinions")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     BASE_LENGTH_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +115,7 @@ class DraftedTree(_message.Message):
     EXCHANGE_COUNT_FIELD_NUMBER: _ClassVar[int]
     FORWARD_US_FIELD_NUMBER: _ClassVar[int]
     KEPT_DEPTH_FIELD_NUMBER: _ClassVar[int]
+    OPINIONS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     status: _types_pb2.ItemStatus
     base_length: int
@@ -120,7 +123,8 @@ class DraftedTree(_message.Message):
     exchange_count: int
     forward_us: int
     kept_depth: int
-    def __init__(self, session_id: _Optional[str] = ..., status: _Optional[_Union[_types_pb2.ItemStatus, str]] = ..., base_length: _Optional[int] = ..., tree: _Optional[_Union[_types_pb2.TokenTree, _Mapping]] = ..., exchange_count: _Optional[int] = ..., forward_us: _Optional[int] = ..., kept_depth: _Optional[int] = ...) -> None: ...
+    opinions: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, session_id: _Optional[str] = ..., status: _Optional[_Union[_types_pb2.ItemStatus, str]] = ..., base_length: _Optional[int] = ..., tree: _Optional[_Union[_types_pb2.TokenTree, _Mapping]] = ..., exchange_count: _Optional[int] = ..., forward_us: _Optional[int] = ..., kept_depth: _Optional[int] = ..., opinions: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class DrafterList(_message.Message):
     __slots__ = ("drafters",)

@@ -128,14 +128,16 @@ class PeerEntry(_message.Message):
     def __init__(self, role: _Optional[_Union[_types_pb2.Role, str]] = ..., peer_id: _Optional[str] = ..., address: _Optional[str] = ..., model_id: _Optional[str] = ..., state: _Optional[str] = ..., load: _Optional[int] = ..., incarnation: _Optional[int] = ..., base_ms: _Optional[float] = ..., row_ms: _Optional[float] = ..., learned: _Optional[_Iterable[_Union[LearnedTime, _Mapping]]] = ...) -> None: ...
 
 class LearnedTime(_message.Message):
-    __slots__ = ("peer_id", "base_ms", "row_ms")
+    __slots__ = ("peer_id", "base_ms", "row_ms", "kilotoken_ms")
     PEER_ID_FIELD_NUMBER: _ClassVar[int]
     BASE_MS_FIELD_NUMBER: _ClassVar[int]
     ROW_MS_FIELD_NUMBER: _ClassVar[int]
+    KILOTOKEN_MS_FIELD_NUMBER: _ClassVar[int]
     peer_id: str
     base_ms: float
     row_ms: float
-    def __init__(self, peer_id: _Optional[str] = ..., base_ms: _Optional[float] = ..., row_ms: _Optional[float] = ...) -> None: ...
+    kilotoken_ms: float
+    def __init__(self, peer_id: _Optional[str] = ..., base_ms: _Optional[float] = ..., row_ms: _Optional[float] = ..., kilotoken_ms: _Optional[float] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ()

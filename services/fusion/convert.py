@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
+from itertools import chain
 from typing import Any, TypeVar
 
 from cosine.core.errors import BadRequest
@@ -11,7 +13,7 @@ from cosine.core.tree import validate
 from cosine.rpc.convert import sampling_from_proto, sampling_to_proto, tree_from_proto, tree_to_proto
 from cosine.v1 import drafter_pb2, fusion_pb2, types_pb2
 
-CONFIDENCE_MAX = 1.0 + 1e-5  # a softmax in single precision may end a little above one
+CONFIDENCE_MAX = 1.0 + 1e-5  # a softmax in single precision may end a little above one; it is taken for one
 
 Choice = TypeVar("Choice", bound=Enum)
 
@@ -29,6 +31,7 @@ def plan_from_proto(message: fusion_pb2.DraftPlan, round_id: int) -> DraftPlan:
         _known(Reading, message.reading or fusion_pb2.READING_REPLACE, fusion_pb2.Reading),
         message.lookahead,
         not message.raw_confidences,
+        message.opinions,
     )
 
 
@@ -93,6 +96,8 @@ def guess_from_proto(result: drafter_pb2.DraftResult, vocab_size: int) -> Guess:
         raise BadRequest("TREE_MALFORMED", "every node of a guess needs a confidence")
     if any(not 0.0 <= confidence <= CONFIDENCE_MAX for confidence in tree.confidences):
         raise BadRequest("CONFIDENCE", "every confidence must lie in 0..1")
+    if max(tree.confidences, default=0.0) > 1.0:
+        tree = replace(tree, confidences=tuple(min(1.0, confidence) for confidence in tree.confidences))
     return Guess(result.session_id, tree)
 
 
@@ -112,4 +117,5 @@ def _drafted(result: DraftedTree) -> fusion_pb2.DraftedTree:
         exchange_count=result.exchange_count,
         forward_us=result.forward_us,
         kept_depth=result.kept_depth,
+        opinions=chain.from_iterable(result.tree.opinions),
     )

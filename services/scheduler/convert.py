@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+
 from cosine.core import events as ev
+from cosine.core.errors import BadRequest
 from cosine.core.plan import DraftedTree
+from cosine.core.tree import TokenTree
 from cosine.rpc.convert import sampling_from_proto, sampling_to_proto, tree_from_proto, tree_to_proto
 from cosine.rpc.errors import to_failure
 from cosine.rpc.hello import Identity
@@ -16,6 +22,7 @@ FINISH = {
 }
 # Of one message to a gateway that has grown while it waited: with logprobs far below the bound on a message's bytes.
 JOINED_TOKENS_MAX = 4096
+OPINION_MAX = 1.0 + 1e-5  # a softmax in single precision may end a little above one
 
 
 def admission_from_proto(message: scheduler_pb2.AdmittedRequest, clock_offset: float) -> ev.Admission:
@@ -81,11 +88,12 @@ def plan_to_proto(command: ev.SendPlan, traceparent: str) -> fusion_pb2.DraftPla
         reading=f"READING_{plan.reading.name}",
         lookahead=plan.lookahead,
         raw_confidences=not plan.calibrated,
+        opinions=plan.opinions,
     )
 
 
 def trees_from_proto(message: fusion_pb2.DraftedTrees) -> list[ev.Event]:
-    """The trees of a plan."""
+    """The trees of a plan. Raises BadRequest where the opinions on one are not its proposers'."""
     return [
         *(ev.TreeCame(message.round_id, _tree(result)) for result in message.results),
         ev.PlanDone(message.round_id),
@@ -93,15 +101,28 @@ def trees_from_proto(message: fusion_pb2.DraftedTrees) -> list[ev.Event]:
 
 
 def _tree(result: fusion_pb2.DraftedTree) -> DraftedTree:
+    tree = tree_from_proto(result.tree)
     return DraftedTree(
         result.session_id,
         result.base_length,
-        tree_from_proto(result.tree),
+        replace(tree, opinions=_opinions(tree, result.opinions)) if result.opinions else tree,
         result.status == types_pb2.ITEM_STATUS_CACHE_MISS,
         result.exchange_count,
         result.forward_us,
         result.kept_depth,
     )
+
+
+def _opinions(tree: TokenTree, said: Sequence[float]) -> tuple[tuple[float, ...], ...]:
+    """What every node's proposers said of it, in the order of their bits. Raises BadRequest."""
+    counts = [bits.bit_count() for bits in tree.proposers]
+    if len(counts) != len(tree) or len(said) != sum(counts):
+        named = {"field": "opinions", "value": str(len(said)), "allowed": str(sum(counts))}
+        raise BadRequest("TREE_MALFORMED", "a tree needs one opinion per proposer of each node", named)
+    if not all(0.0 <= opinion <= OPINION_MAX for opinion in said):
+        raise BadRequest("CONFIDENCE", "every opinion must lie in 0..1", {"field": "opinions"})
+    rest = iter(said)
+    return tuple(tuple(islice(rest, count)) for count in counts)
 
 
 def batch_to_proto(command: ev.SendBatch, traceparent: str) -> verifier_pb2.VerifyRequest:

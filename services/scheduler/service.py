@@ -219,9 +219,14 @@ class SchedulerServicer(SchedulerServiceServicer):
         self.verifier_down(peer_id, parting)
 
     def learned(self) -> tuple[LearnedTime, ...]:
-        """What the core has learned of the passes of verifiers that have judged something."""
-        verify = self._core.pace.verify
-        return tuple(LearnedTime(peer_id, verify.base_ms, verify.slope_ms) for peer_id in sorted(self._judges))
+        """What the core has learned of the passes of each verifier that has judged something, from its own batches.
+
+        Of drafters nothing learned is told: fusion stands between, and what the core learns there (exchanges, passes
+        and rows of a plan's slowest drafters, and what they cost one another) is no single peer's. What each measured
+        of itself when it started stands in its own record.
+        """
+        passes = {name: seat.verify for name, seat in sorted(self._core.seats.items()) if name in self._judges}
+        return tuple(LearnedTime(name, its.base_ms, its.slope_ms, its.kilotoken_ms) for name, its in passes.items())
 
     def fusion_up(self, link: PeerLink, peer: Identity) -> None:
         """Fusion came; it will say which drafters it has."""

@@ -42,20 +42,28 @@ def _compute(engine: Engine, items: Sequence[VerifyItem], unwanted: Callable[[st
 
 
 def _observe(items: Sequence[VerifyItem], verdicts: Sequence[Verdict], seconds: float) -> None:
+    """Counts a run; `seconds` is 0 where its items were dropped before it began. What was not held, or was refused, is
+    no row of any pass."""
+    of = [(item, verdict.status) for item, verdict in zip(items, verdicts, strict=True)]
+    ran = [item for item, status in of if status is Status.OK]
+    lost = [item for item, status in of if status is Status.CANCELLED]
     if seconds:
         metrics.VERIFIER_FORWARD_SECONDS.observe(seconds)
-    done = [verdict.status is not Status.CANCELLED for verdict in verdicts]
-    metrics.VERIFIER_CANCELLED_ROWS.inc(_row_count(item for item, fine in zip(items, done, strict=True) if not fine))
-    items = [item for item, fine in zip(items, done, strict=True) if fine]
-    metrics.VERIFIER_ROWS.inc(_row_count(items))
+        metrics.VERIFIER_STOPPED_NODES.inc(_node_count(lost))
+    metrics.VERIFIER_CANCELLED_ROWS.inc(_row_count(lost))
+    metrics.VERIFIER_ROWS.inc(_row_count(ran))
     metrics.VERIFIER_COMMITTED.inc(sum(len(verdict.token_ids) for verdict in verdicts))
-    metrics.SPEC_DRAFTS.inc(sum(len(item.tree) > 0 for item in items))
-    metrics.SPEC_DRAFT_TOKENS.inc(sum(len(item.tree) for item in items))
+    metrics.SPEC_DRAFTS.inc(sum(len(item.tree) > 0 for item in ran))
+    metrics.SPEC_DRAFT_TOKENS.inc(_node_count(ran))
     metrics.SPEC_ACCEPTED_TOKENS.inc(sum(len(verdict.nodes) for verdict in verdicts))
 
 
 def _row_count(items: Iterable[VerifyItem]) -> int:
     return sum(len(item.token_ids) + len(item.tree) for item in items)
+
+
+def _node_count(items: Iterable[VerifyItem]) -> int:
+    return sum(len(item.tree) for item in items)
 
 
 def _parse(message: pb.VerifyRequest) -> Work[VerifyItem] | Closing | Cancelling | None:

@@ -11,6 +11,7 @@ from bench.paper.counters import (
     OVERRUNS,
     PASSES,
     READ,
+    STOPPED,
     VERIFIED,
     VERIFY_S,
     difference,
@@ -23,7 +24,7 @@ from cosine.rpc import metrics
 
 def counted(**values: float) -> dict[str, float]:
     names = {"verify_s": VERIFY_S, "accepted": ACCEPTED, "drafted": DRAFTED, "verified": VERIFIED}
-    names |= {"passes": PASSES, "overruns": OVERRUNS}
+    names |= {"stopped": STOPPED, "passes": PASSES, "overruns": OVERRUNS}
     return dict.fromkeys(READ, 0.0) | {names[name]: value for name, value in values.items()}
 
 
@@ -33,6 +34,7 @@ def test_the_names_are_those_the_services_count_under() -> None:
         metrics.VERIFIER_FORWARD_SECONDS,
         metrics.SPEC_DRAFT_TOKENS,
         metrics.SPEC_ACCEPTED_TOKENS,
+        metrics.VERIFIER_STOPPED_NODES,
         metrics.DRAFTER_TOKENS,
         metrics.PACED_PASSES,
         metrics.PACED_OVERRUNS,
@@ -71,6 +73,11 @@ def test_usage_adds_up_the_processes_and_takes_the_worst_overrun() -> None:
     assert used.verified_wasted == pytest.approx(1 - 50 / 100)
     assert (used.pass_count, used.overrun_count) == (1350, 6)
     assert used.overrun == pytest.approx(2 / 50)
+
+
+def test_what_a_pass_had_begun_on_when_it_was_stopped_was_verified_for_nothing() -> None:
+    used = usage({"verifier": counted(verified=60, stopped=40, accepted=50)}, wall_s=1.0, verifier_count=1)
+    assert used.verified_wasted == pytest.approx(1 - 50 / 100)
 
 
 def test_without_drafts_nothing_is_wasted_and_nothing_claimed() -> None:

@@ -51,7 +51,7 @@ class Watched(Mesh):
         self.seen: list[Seen] = []
         self._drafts: dict[str, int] = {}
         super().__init__(config=SchedulerConfig(batch_rows_max=ROWS_MAX))
-        self.scheduler.pace.verify = FREE_ROWS
+        self.scheduler.pace.verify = self.scheduler.seats["verifier"].verify = FREE_ROWS
 
     def tell(self, event: ev.Event) -> None:
         if isinstance(event, ev.TreeCame):

@@ -62,6 +62,7 @@ def test_once_no_further_peers_have_come_for_a_while_it_is_refused() -> None:
     mesh.return_verifier("second of three")
     text = mesh.ask("r", strategy="dsi:verifiers=3")
     assert mesh.scheduler.room == mesh.scheduler.config.live_max - 1, "it takes a place while it waits"
+    assert mesh.sent[-2:-1] == [ev.Progress("gateway", "r", 1, 0)], "its gateway hears that somebody has it"
     mesh.pass_time(mesh.scheduler.config.settle_s)
     assert text.error is not None
     assert text.error.reason == "TOO_FEW_VERIFIERS"

@@ -78,10 +78,13 @@ def trees_of(commands: Sequence[Command]) -> tuple[DraftedTree, ...]:
     return trees.results
 
 
-def test_single_asks_one_drafter_once_for_the_whole_depth() -> None:
+def test_single_asks_each_sessions_own_drafter_once_for_the_whole_depth() -> None:
     machine = fusion("a", "b")
-    assert told(machine.plan(plan(SINGLE, item(drafters=("a",))), NOW)) == "a#1 s 0+[1, 2] x3"
-    assert told(machine.candidates(1, [guess(5, 6, 7)], 900, NOW)) == "s@2 5:50%1 5.6:50%1 5.6.7:50%1"
+    asked = machine.plan(plan(SINGLE, item("s", drafters=("a",)), item("t", drafters=("b",))), NOW)
+    assert told(asked) == "a#1 s 0+[1, 2] x3\nb#2 t 0+[1, 2] x3"
+    assert machine.candidates(1, [guess(5, 6, 7)], 900, NOW) == []
+    done = machine.candidates(2, [guess(8, session="t")], 900, NOW)
+    assert told(done) == "s@2 5:50%1 5.6:50%1 5.6.7:50%1\nt@2 8:50%1", "it is not asked for the rest of the depth"
 
 
 def test_merged_lets_drafters_run_alone_and_joins_their_paths() -> None:
@@ -230,7 +233,7 @@ def test_a_deadline_gives_what_has_arrived() -> None:
     machine.candidates(1, [guess(5)], 900, NOW)
     assert machine.next_deadline() == pytest.approx(NOW + 0.2)
     assert machine.tick(NOW + 0.1) == []
-    assert told(machine.tick(NOW + 0.2)) == "s@2 5:50%1"
+    assert told(machine.tick(NOW + 0.2)) == "b drops [2]\ns@2 5:50%1"
     assert machine.next_deadline() is None
 
 
@@ -239,7 +242,7 @@ def test_a_deadline_keeps_the_exchanges_that_were_complete() -> None:
     machine.plan(plan(FUSED, item()), NOW)
     machine.candidates(1, [guess(5)], 900, NOW)
     machine.candidates(2, [guess(6, confidence=0.8)], 900, NOW)
-    assert told(machine.tick(NOW + 1)) == "s@2 5:50%1 6:80%10"
+    assert told(machine.tick(NOW + 1)) == "a drops [3]\nb drops [4]\ns@2 5:50%1 6:80%10"
 
 
 def test_an_answer_that_nobody_waits_for_is_dropped_and_counted() -> None:

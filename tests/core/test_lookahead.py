@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cosine.core.fusion import Command, Fusion
+from cosine.core.fusion import MISSES_MAX, Command, Fusion
 from cosine.core.growth import AHEAD_STEPS
 from cosine.core.plan import CancelSteps, Cooperation, DraftPlan, Guess, PlanItem, Step, Trees
 from cosine.core.tree import EMPTY, ROOT, TokenTree, chain
@@ -154,3 +154,25 @@ def test_what_is_not_worth_waiting_for_is_drafted_while_the_verdict_is_out() -> 
     told = machine.plan(plan(2, 2, (5,), depth=2), 0.0)
     (trees,) = [command for command in told if isinstance(command, Trees)]
     assert trees.results[0].tree.token_ids == (6, 7)
+
+
+def test_no_drafter_is_late_with_what_grows_on() -> None:
+    """Nobody waits for it; another plan's deadline does not end it."""
+    machine = Fusion()
+    machine.drafter_up("a")
+    machine.drafter_up("b")
+    ahead: list[Step] = []
+    for number in range(MISSES_MAX):
+        item = PlanItem(f"s{number}", 0, (1, 2), ("a",), 3, width=2, node_budget=16)
+        asked = machine.plan(DraftPlan(number, Cooperation.FUSED, (item,), 8, 100.0, lookahead=4), 0.0)
+        answer = [Guess(f"s{number}", chain([5, 6, 7], [0.9] * 3))]
+        ahead += steps(machine.candidates(steps(asked)[0].step_id, answer, 100, 0.0))
+    late = PlanItem("t", 0, (1, 2), ("b",), 3)
+    machine.plan(DraftPlan(MISSES_MAX, Cooperation.FUSED, (late,), 8, 100.0), 0.1)
+    told = machine.tick(0.2)
+    assert [command.drafter for command in told if isinstance(command, CancelSteps)] == ["b"]
+    machine.candidates(ahead[0].step_id, [Guess("s0", grown(ahead[0].items[0].tree, (2, 8)))], 100, 0.2)
+    follow_up = PlanItem("s0", 2, (5, 6, 7), ("a",), 2)
+    (step,) = steps(machine.plan(DraftPlan(9, Cooperation.FUSED, (follow_up,), 8), 0.2))
+    assert step.drafter == "a", "it does not rest"
+    assert machine.stale_count == 0

@@ -82,6 +82,13 @@ def test_rows_per_step_are_what_was_verified_for_what_was_planned() -> None:
     assert pace.rows_per_step <= ROWS_MAX
 
 
+def test_batches_that_came_without_trees_say_nothing_of_rows() -> None:
+    pace = Pace()
+    for _ in range(30_000):
+        pace.note_rows(0, 8)
+    assert pace.rows_per_step == Pace().rows_per_step
+
+
 def test_head_starts_are_known_by_their_share_and_depth() -> None:
     pace = Pace()
     for turn in range(400):

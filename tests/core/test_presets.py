@@ -120,6 +120,20 @@ def test_minions_vote_changes_with_the_weights_it_learns() -> None:
     assert all(tree.parents == tuple(range(-1, len(tree) - 1)) for tree in drafts(mesh)), "one path goes to the target"
 
 
+def test_minions_verifies_the_whole_path_of_one_of_its_drafters() -> None:
+    """However many nodes the paths of five that differ have together: the budget is for the one that is verified."""
+    mesh = Merging({f"d{own}": f"{TARGET},own={own + 5},skill=0.5" for own in range(5)})
+    mesh.ask("r", count=60, strategy="minions")
+    ended(mesh)
+    trees = {event.round_id: event.tree.tree for event in mesh.answers if isinstance(event, ev.TreeCame)}
+    sizes = []
+    for round_id, tree in trees.items():
+        chains = list(mesh.said[round_id].values())
+        sizes.append(len({path for chain in chains for path in paths(chain)}))
+        assert paths(tree).keys() in [paths(chain).keys() for chain in chains]
+    assert max(sizes) > PRESETS["minions"].node_budget
+
+
 def test_minions_length_follows_the_trend_of_verification_time_per_token() -> None:
     """A drafter that is always right gets longer and longer drafts, one that never is shorter and shorter ones."""
     depths = {}
@@ -183,7 +197,7 @@ def test_spins_bandit_converges_to_the_drafter_of_the_most_tokens_per_second_per
 def mixed(strategy: str, verify: LineModel) -> list[set[bool]]:
     """Per batch of several requests with drafts: whether long ones, short ones or both were in it."""
     mesh = Mesh()
-    mesh.scheduler.pace.verify = verify
+    mesh.scheduler.pace.verify = mesh.scheduler.seats["verifier"].verify = verify
     for number in range(8):
         mesh.ask(f"r{number}", (number,) * (300 if number < 4 else 3), 24, strategy=strategy)
     lengths = {live.session_id: live.admission.prompt_length for live in mesh.scheduler._requests}

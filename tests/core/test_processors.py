@@ -82,3 +82,16 @@ def test_a_drafter_that_has_left_is_in_nobodys_way() -> None:
     planner.drafters_changed("fusion", both)
     planner.drafters_changed("fusion", both[:1])
     assert set(pace.drafters) == {"code"}
+
+
+def test_drafters_of_a_fusion_that_is_gone_are_in_nobodys_way() -> None:
+    pace = Pace()
+    planner = Planner(SchedulerConfig(), pace)
+    Seats(SchedulerConfig(), pace, planner).up(ev.VerifierFacts("verifier", processor=GPU))
+    for fusion, own in (("gone", GPU), ("other", SERVER)):
+        planner.fusion_up(fusion)
+        planner.drafters_changed(fusion, [ev.DrafterFacts(f"drafter-of-{fusion}", processor=own)])
+    assert Offers(pace).lookahead(COSINE) == 0
+    planner.fusion_down("gone")
+    assert Offers(pace).lookahead(COSINE) == COSINE.lookahead
+    assert set(pace.drafters) == {"drafter-of-other"}

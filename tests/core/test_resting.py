@@ -51,7 +51,7 @@ def test_who_is_ready_waits_for_a_resting_plans_answer_however_long_drafting_tak
     assert plan.items[0].value_min > 1.0
     assert all(one.rested for one in lives)
     assert PASS_MS * plan.items[0].depth > BASE_MS, "to wait for drafters would cost more than a pass of one's own"
-    seat, other = Seat(ev.VerifierFacts("verifier")), live(99)
+    seat, other = Seat(ev.VerifierFacts("verifier"), pace.verify), live(99)
     until = planner.worth_waiting_until(seat, other, 0.001)
     assert until is not None
     assert until * 1000 - pace.drafting.exchange_ms >= LATE_SHARE * BASE_MS, (

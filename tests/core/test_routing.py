@@ -158,9 +158,12 @@ def test_a_drafters_own_token_is_its_surest_or_the_committed_one_if_it_proposed_
 
 
 def test_a_drafters_own_opinion_counts_before_the_joint_confidence() -> None:
-    tree = TokenTree((5,), (ROOT,), (0.9,), (0b11,))
-    found = judge(Score.HARMONIC, ("a", "b"), tree, verdict((0,), {0: 1.0}), {(0, 1): 0.2})
-    assert found == {"a": Credit(harmonic_mean(0.9, 1.0), 1), "b": Credit(harmonic_mean(0.2, 1.0), 1)}
+    tree = TokenTree((5,), (ROOT,), (0.9,), (0b1011,), ((0.6, 0.2, 0.4),))
+    found = judge(Score.HARMONIC, ("a", "b", "mute", "d"), tree, verdict((0,), {0: 1.0}))
+    opinions = {"a": 0.6, "b": 0.2, "d": 0.4}
+    assert found == {name: Credit(harmonic_mean(sure, 1.0), 1) for name, sure in opinions.items()} | {
+        "mute": Credit(0.0, 1)
+    }
 
 
 def test_a_verdict_without_agreements_still_tells_right_from_wrong() -> None:

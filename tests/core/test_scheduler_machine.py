@@ -250,6 +250,8 @@ def test_a_draft_that_is_late_is_not_waited_for_and_its_tree_is_dropped() -> Non
     assert trace(ev.Tick()) == ["v#4 s-1 3+[10]"]
     assert trace.drafted(3, DraftedTree("s-1", 4, chain([11]))) == []
     assert trace.scheduler.stale_count == 1
+    (live,) = trace.scheduler._requests
+    assert live.figures.drafted_token_count == 1, "it was drafted all the same, for nothing"
 
 
 def test_the_wish_to_be_woken_is_the_earliest_alarm() -> None:

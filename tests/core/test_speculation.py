@@ -13,6 +13,7 @@ from test_tree import trees
 from cosine.core import events as ev
 from cosine.core.goodput import Offer
 from cosine.core.pace import Pace
+from cosine.core.plan import DraftedTree
 from cosine.core.speculation import GAIN_LEAST, TRIAL_ROUNDS, TRIAL_SHARE, Cut, Trials, cut, spend, step_down
 from cosine.core.timing import LineModel
 from cosine.core.tree import ROOT, TokenTree, validate, values
@@ -200,6 +201,26 @@ def test_an_offer_that_is_not_taken_is_plain_decoding() -> None:
 def test_a_request_whose_drafts_never_hit_goes_plain_and_now_and_then_tries_again() -> None:
     mesh = Mesh(drafters={"bad": "toy:seed=1,own=9,skill=0"})
     text = mesh.ask("r", count=300)
+    mesh.run()
+    assert text.tokens == text.plain
+    drafts = [
+        isinstance(command, ev.SendPlan) for command in mesh.sent if isinstance(command, ev.SendPlan | ev.SendBatch)
+    ]
+    assert 0 < sum(drafts[-150:]) < 50
+
+
+def test_drafters_that_bring_nothing_are_soon_asked_only_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round that waited for nothing is a promise that was not kept, or every round would wait."""
+
+    def bring_nothing(mesh: Mesh, command: ev.SendPlan) -> None:
+        for item in command.plan.items:
+            nothing = DraftedTree(item.session_id, item.base_length + len(item.token_ids))
+            mesh.tell(ev.TreeCame(command.plan.round_id, nothing))
+        mesh.tell(ev.PlanDone(command.plan.round_id))
+
+    monkeypatch.setattr(Mesh, "_plan", bring_nothing)
+    mesh = Mesh()
+    text = mesh.ask("r", count=400)
     mesh.run()
     assert text.tokens == text.plain
     drafts = [

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 from dataclasses import replace
 from enum import Enum
+from pathlib import Path
 
 import pytest
 
 from cosine.core.errors import BadRequest
 from cosine.core.strategy import KNOBS, PRESETS, Choice, Strategy, check_demands, parse
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = re.compile(r"\b(?:leader|" + "|".join(PRESETS) + r"):[a-z_]+=[a-z0-9_.,=]*[a-z0-9]")
 
 
 def test_a_preset_is_found_by_its_name_and_empty_takes_the_default() -> None:
@@ -73,6 +78,19 @@ def test_every_knob_of_a_row_can_be_given_as_text(name: str) -> None:
         ("cosine:drafter=code", "KNOBS_CONTRADICT", "choice=first"),
         ("vanilla:drafter_count=3", "KNOBS_CONTRADICT", "one drafter for a request"),
         ("spin:drafter_count=2", "KNOBS_CONTRADICT", "one drafter for a request"),
+        ("cosine:cooperation=single", "KNOBS_CONTRADICT", "give drafter_count=1,first_count=1"),
+        ("cosine:cooperation=single,drafter_count=1", "KNOBS_CONTRADICT", "first_count=5"),
+        ("cosine:cooperation=single,first_count=1", "KNOBS_CONTRADICT", "drafter_count=2"),
+        ("specinfer:cooperation=single", "KNOBS_CONTRADICT", "drafter_count=64"),
+        ("specinfer:reading=fork", "KNOBS_CONTRADICT", "cooperation=fused"),
+        ("cosine:cooperation=merged,fusion_interval=4", "KNOBS_CONTRADICT", "fusion_interval=4 lies between exchanges"),
+        ("cosine:choice=all,score=harmonic", "KNOBS_CONTRADICT", "choice=routed"),
+        ("spin:priors=yes", "KNOBS_CONTRADICT", "choice=routed and length=goodput"),
+        ("pipeinfer:groups=2", "KNOBS_CONTRADICT", "groups=1"),
+        ("spin:runs=2", "KNOBS_CONTRADICT", "groups=1"),
+        ("vanilla:depth=6,node_budget=4", "KNOBS_CONTRADICT", "node_budget=6 or more, or depth=4 or less"),
+        ("minions:node_budget=4", "KNOBS_CONTRADICT", "node_budget=8 or more, or depth=4 or less"),
+        ("cosine:length=fixed,node_budget=6", "KNOBS_CONTRADICT", "node_budget=8 or more"),
     ],
 )
 def test_what_cannot_be_had_is_refused_with_the_reason_and_with_what_is_possible(
@@ -82,6 +100,51 @@ def test_what_cannot_be_had_is_refused_with_the_reason_and_with_what_is_possible
         parse(text)
     assert caught.value.reason == reason
     assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cosine:cooperation=single,drafter_count=1,first_count=1",
+        "cosine:cooperation=single,drafter_count=1,first_count=0",
+        "vanilla:depth=6,node_budget=6",
+        "cosine:node_budget=6",  # an upper bound beside another
+        "cosine:reading=fork,fusion_interval=2",
+        "cosine:score=harmonic",
+        "specinfer:length=goodput,priors=yes",
+        "minions:groups=3",
+    ],
+)
+def test_knobs_that_go_together_are_taken(text: str) -> None:
+    assert parse(text).name == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["vanilla:reading=replace", "cosine:cooperation=merged,fusion_interval=1", "spin:priors=no", "dsi:score=hits"],
+)
+def test_a_knob_that_asks_for_nothing_may_be_given_to_any_row(text: str) -> None:
+    """So that sweeps need not know which row has which knob."""
+    assert parse(text).name == text
+
+
+@pytest.mark.parametrize("text", ["cosine:cooperation=merged", "cosine:choice=all", "cosine:choice=first"])
+def test_what_a_preset_leaves_without_effect_is_not_held_against_one_that_asked_for_something_else(text: str) -> None:
+    """Its `fusion_interval`, `priors`, `first_count`."""
+    assert parse(text).name == text
+
+
+def examples() -> list[str]:
+    """Every strategy with knobs that the docs name."""
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
+    return sorted({found for text in texts for found in EXAMPLE.findall(text)})
+
+
+def test_the_docs_name_strategies_that_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "leader", Strategy("leader", "the docs add it", Choice.FIRST, depth=4))
+    found = examples()
+    assert len(found) > 3
+    assert [parse(text).name for text in found] == found
 
 
 def test_a_row_of_ones_own_is_found_by_its_name_and_held_to_the_same_rules(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,3 +180,9 @@ def test_only_what_was_asked_for_by_number_must_be_there(
     with refusing as caught:
         check_demands(parse(text), verifiers, drafters)
     assert not reason or (caught is not None and caught.value.reason == reason)
+
+
+def test_the_budget_follows_the_depth_that_is_asked_for() -> None:
+    assert (parse("vanilla:depth=6").node_budget, parse("vanilla:depth=2").node_budget) == (6, 4)
+    assert parse("vanilla:depth=6,node_budget=7").node_budget == 7
+    assert parse("vanilla:depth=6").demanded == {"depth"}

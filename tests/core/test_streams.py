@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeVar
 
 import pytest
-from harness import DRAFTERS, FUSION, Mesh
+from harness import DRAFTERS, FUSION, LIMITS, TARGET, TWIN, Mesh, toy
 
 from cosine.core import events as ev
 from cosine.core.config import SchedulerConfig
@@ -198,3 +199,63 @@ def test_of_a_target_whose_stretch_is_given_up_only_what_it_held_before_is_certa
     taken = stream.judged(first, ev.SessionVerdict("s", (50, 99), (0,), 11), committed)
     assert (taken.diverged, taken.given_up, taken.token_ids) == (True, [second], [50, 99])
     assert stream.held == {"a": 11, "b": 5}
+
+
+def test_what_follows_a_verdict_that_ends_early_is_sent_again_from_there() -> None:
+    """A target that has no room for a stretch answers with its own next token alone, and nothing is refuted."""
+    stream = Stream(runs_max=2, per_peer_max=1, value_min=0.0, peer_ids=["small", "large"])
+    stream.held = {"small": 9, "large": 9}
+    stream.speculated = [50, 51, 52, 53, 54, 55]
+    committed = list(range(10))
+    first, second = stream.next_stretch("small", 10, 3), stream.next_stretch("large", 10, 3)
+    assert stream.judged(second, ev.SessionVerdict("s", (53, 54, 55, 56), (0, 1, 2), 15), committed).token_ids == []
+    taken = stream.judged(first, ev.SessionVerdict("s", (50,), (), 10), committed)
+    assert (taken.token_ids, taken.diverged, taken.given_up) == ([50], False, [second])
+    committed += taken.token_ids
+    assert stream.speculated == [51, 52, 53, 54, 55], "it is still worth sending"
+    again = stream.next_stretch("large", len(committed), 3)
+    assert (again.start, again.base) == (11, 9)
+    assert stream.held["small"] == 10
+
+
+@pytest.mark.parametrize("strategy", ["dsi", "pipeinfer:verifiers=2"])
+def test_a_target_without_room_for_stretches_does_not_change_the_text(strategy: str) -> None:
+    mesh = Mesh(drafters=TWIN, verifiers=TWO)
+    mesh.verifiers["v2"] = toy(TARGET, replace(LIMITS, tree_nodes_max=0))
+    text = mesh.ask("r", strategy=strategy)
+    while not text.over:
+        draft_everything(mesh)
+        while mesh.links.get(("scheduler", "v1")):
+            judge(mesh, "v1")
+            draft_everything(mesh)
+        if mesh.links.get(("scheduler", "v2")):
+            judge(mesh, "v2")
+    assert text.tokens == text.plain
+
+
+@pytest.mark.parametrize(("strategy", "learns"), [("vanilla", True), ("vanilla:runs=2", False)])
+def test_what_a_streamed_plan_appends_says_nothing_of_confidences(strategy: str, learns: bool) -> None:
+    """It is drafted and not judged: its drafter would always have been right."""
+    mesh = Mesh()
+    text = mesh.ask("r", strategy=strategy)
+    mesh.run()
+    assert text.tokens == text.plain
+    assert mesh.fusion is not None
+    assert bool(mesh.fusion._calibrations) is learns
+
+
+def test_after_its_last_target_is_lost_a_request_drafts_on_from_its_committed_tokens() -> None:
+    """What was drafted below them may be wrong, and is no longer known here."""
+    mesh = Mesh(drafters=TWIN)
+    text = mesh.ask("r", strategy="pipeinfer:value_min=0")
+    judge(mesh)
+    draft_everything(mesh)
+    committed = 3 + len(text.tokens)
+    assert sent(mesh, ev.SendPlan)[-1].plan.items[0].base_length > committed
+    mesh.lose_verifier("verifier")
+    mesh.sent.clear()
+    mesh.return_verifier("verifier")
+    (item,) = sent(mesh, ev.SendPlan)[0].plan.items
+    assert item.base_length == committed
+    mesh.run()
+    assert text.tokens == text.plain

@@ -101,16 +101,6 @@ def test_a_seeded_model_knows_a_stall_at_once() -> None:
     assert model.predict(8) < 26.0
 
 
-def test_what_one_has_learned_another_can_start_from() -> None:
-    line = learned(20.0, 0.5)
-    assert LineModel.from_figures(line.as_figures()).predict(17) == pytest.approx(line.predict(17))
-    drafting = observed(on_machines_of_their_own, crews=(1, 2, 5))
-    load = plan(2, 5, 4)
-    assert DraftModel.from_figures(drafting.as_figures()).predict(load) == pytest.approx(drafting.predict(load))
-    with pytest.raises(KeyError):
-        LineModel.from_figures({"base_ms": 1.0})
-
-
 # -- drafting
 
 Truth = Callable[[Load], tuple[float, float]]
@@ -195,7 +185,7 @@ def test_no_part_of_drafting_ever_takes_negative_time(seen: list[tuple[int, int,
     model = DraftModel()
     for crew, depth, took_ms, spent_ms in seen:
         model.note(plan(crew, depth, 3), took_ms, spent_ms)
-    assert all(figure >= 0.0 and np.isfinite(figure) for figure in model.as_figures().values())
+    assert all(price >= 0.0 and np.isfinite(price) for price in model.prices)
 
 
 def test_drafters_are_known_to_be_apart_only_after_a_while_and_only_where_others_cost_nothing() -> None:

@@ -34,7 +34,7 @@ def test_more_turns_never_predict_a_longer_cycle() -> None:
 
 def test_one_group_is_verified_while_another_drafts() -> None:
     mesh = Mesh()
-    mesh.scheduler.pace.verify = LineModel(base_ms=0.01, slope_ms=1.0, weight=1e6)
+    mesh.scheduler.seats["verifier"].verify = LineModel(base_ms=0.01, slope_ms=1.0, weight=1e6)
     texts = [mesh.ask(f"r{number}", (number, 7), 40, strategy="spin") for number in range(6)]
     mesh.run()
     assert [text.tokens for text in texts] == [text.plain for text in texts]

@@ -13,6 +13,7 @@ import grpc.aio
 import pytest
 
 from cosine.core.errors import BadRequest
+from cosine.core.tree import prune
 from cosine.peer.links import Links
 from cosine.rpc import hello
 from cosine.rpc.errors import Borders, from_rpc_error
@@ -27,6 +28,7 @@ from cosine.v1.drafter_pb2_grpc import (
     add_DrafterServiceServicer_to_server,
 )
 from cosine.v1.fusion_pb2_grpc import FusionServiceStub, add_FusionServiceServicer_to_server
+from services.fusion.convert import CONFIDENCE_MAX, guess_from_proto
 from services.fusion.service import FusionServicer
 
 PATIENCE_S = 20.0
@@ -276,3 +278,14 @@ async def test_fusion_that_drains_answers_its_plans_and_those_that_come_too_late
             await draining
         assert await mesh.trees() == (1, [5])
         assert drafter.steps.empty()
+
+
+def test_a_confidence_that_rounding_took_above_one_is_one() -> None:
+    """No node may be worth more than its parent, which would then be pruned from above it."""
+    said = types_pb2.TokenTree(token_ids=[1, 2, 3], parents=[-1, 0, -1], confidences=[0.5, 1.000005, 0.1])
+    assert 1.0 < said.confidences[1] <= CONFIDENCE_MAX
+    result = drafter_pb2.DraftResult(session_id="s", status=types_pb2.ITEM_STATUS_OK, tree=said)
+    tree = guess_from_proto(result, 257).tree
+    assert tree is not None
+    assert tree.confidences == (0.5, 1.0, pytest.approx(0.1))
+    assert prune(tree, 1).token_ids == (1,)

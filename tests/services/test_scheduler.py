@@ -183,6 +183,25 @@ def judged(batch: verifier_pb2.VerifyBatch) -> verifier_pb2.VerdictBatch:
     )
 
 
+async def test_what_is_published_of_each_verifiers_passes_is_its_own(shell: Shell) -> None:
+    fast, slow = (
+        replace(VERIFIER, peer_id=name, base_ms=ms, row_ms=0.5) for name, ms in (("fast", 5.0), ("slow", 500.0))
+    )
+    links = [shell.comes(fast), shell.comes(slow)]
+    shell.attaches()
+    assert shell.servicer.learned() == (), "nothing has been seen of them yet"
+    for _ in range(2):
+        shell.request()
+    for link in links:
+        shell.servicer.verdicts_came(link.peer.peer_id, judged(link.batches[0]))
+    first, second = shell.servicer.learned()
+    assert (first.peer_id, second.peer_id) == ("fast", "slow")
+    assert first.base_ms < 50.0 < second.base_ms
+    for told in (first, second):
+        its = shell.core.seats[told.peer_id].verify
+        assert (told.base_ms, told.row_ms, told.kilotoken_ms) == (its.base_ms, its.slope_ms, its.kilotoken_ms)
+
+
 async def test_many_streamed_requests_ask_fusion_for_no_more_than_it_takes(shell: Shell) -> None:
     verifier = shell.comes(replace(VERIFIER, bounds=Bounds(sessions_max=8)))
     shell.attaches()

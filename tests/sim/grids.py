@@ -2,7 +2,7 @@
 length, and drafts that are right as often as a setting says.
 
 Scheduler, fusion and devices are the simulator's; only the text and its guesses are made up.
-`python -m tests.sim.grids` prints the tables of docs/strategies.md.
+`python -m tests.sim.grids` prints the tables of docs/grids.md.
 """
 
 from __future__ import annotations

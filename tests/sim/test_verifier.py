@@ -4,9 +4,11 @@ from dataclasses import fields
 
 import pytest
 
-from cosine.core.events import BatchItem
+from cosine.core.events import BatchItem, SessionVerdict
 from cosine.core.tree import EMPTY, TokenTree, chain
 from cosine.engine.verifying import Status, VerifyItem, verify
+from cosine.sim.clock import Clock
+from cosine.sim.device import Device, Job
 from cosine.sim.verifier import Verifier, WrongText
 from tests.sim.parks import VERIFIER, library
 from tests.sim.recorded_engine import RecordedEngine
@@ -92,3 +94,17 @@ def test_a_cancelled_item_leaves_no_older_guess_beyond_its_base() -> None:
     verifier.compute([BatchItem("s3", script.prompt_length, (*truth(3, 0, 2), 9, 9, 9))])
     (word,) = verifier.give_up([BatchItem("s3", script.prompt_length + 1, truth(3, 1, 3))])
     assert (word.missed, word.cached_length) == (True, script.prompt_length + 1)
+
+
+def test_nodes_of_a_cancelled_pass_count_as_verified_where_it_had_begun() -> None:
+    clock, verifier = Clock(), Verifier(library(), VERIFIER, 64, False)
+    device = Device(clock, verifier.compute, verifier.give_up, verifier.close)
+    answers: list[SessionVerdict] = []
+    for work_id, tree in ((1, chain([1, 2, 3])), (2, chain([4, 5]))):
+        asked = [item(3, 1, tree)]
+        device.add(Job("scheduler", work_id, frozenset({"s3"}), asked, lambda words, _seconds: answers.extend(words)))
+    device.cancel("scheduler", (1, 2))
+    while clock.step():
+        pass
+    assert [word.missed for word in answers] == [True, True]
+    assert verifier.verified_count == 3
