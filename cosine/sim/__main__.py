@@ -74,7 +74,7 @@ def main() -> None:
     if arguments.plots:
         from cosine.sim.plots import plot_rows
 
-        for path in plot_rows(rows, arguments.plots):
+        for path in plot_rows(rows, arguments.plots, profile.name + ("-t1" if arguments.temperature else "")):
             console.print(f"wrote {path}")
 
 

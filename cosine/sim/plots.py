@@ -36,11 +36,12 @@ LOGARITHMIC = {("verifiers", "tokens_per_s"), ("live", "latency_ms")}  # these g
 HEIGHT, WIDTH = 3.6, 4.6  # of a panel, in inches
 
 
-def plot_rows(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Throughput and latency of closed loops over the number of clients, a line per strategy."""
+def plot_rows(rows: Sequence[Row], folder: Path, name: str) -> list[Path]:
+    """Throughput and latency of closed loops over the number of clients, a line per strategy; `name` begins the files'
+    names."""
     closed = [row for row in rows if row.load.startswith("closed-")]
     paths = []
-    for field, title, scale in (THROUGHPUT, LATENCY):
+    for kind, (field, title, scale) in (("throughput", THROUGHPUT), ("latency", LATENCY)):
         figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
         for strategy in dict.fromkeys(row.strategy for row in closed):
             line = [row for row in closed if row.strategy == strategy]
@@ -48,7 +49,7 @@ def plot_rows(rows: Sequence[Row], folder: Path) -> list[Path]:
             axes.plot(clients, [getattr(row, field) for row in line], marker="o", label=strategy)
         _finish(axes, "requests at a time", title, scale)
         axes.legend(fontsize="small")
-        paths.append(_save(figure, folder / f"{field}.svg"))
+        paths.append(_save(figure, folder / f"{name}-{kind}.svg"))
     return paths
 
 

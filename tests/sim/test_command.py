@@ -96,7 +96,7 @@ def test_plots_are_drawn_the_same_every_time(tmp_path: Path) -> None:
         first = plot_sweep(name, points, tmp_path).read_bytes()
         assert b"<svg" in first
         assert plot_sweep(name, points, tmp_path).read_bytes() == first
-    for path in plot_rows(rows, tmp_path):
+    for path in plot_rows(rows, tmp_path, "a-profile"):
         assert "plain" in path.read_text()
 
 
