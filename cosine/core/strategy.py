@@ -172,6 +172,7 @@ COSINE = Strategy(
     first_count=5,
     cooperation=Cooperation.FUSED,
     fusion_interval=8,
+    reading=Reading.FORK,
     depth=8,
     width=3,
     beam=2,

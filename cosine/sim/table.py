@@ -24,7 +24,6 @@ WITHOUT = {
     "fusion": "cosine:cooperation=merged",
     "cooperation": "cosine:cooperation=single,drafter_count=1,first_count=1",
     "routing": "cosine:choice=all,drafter_count=5",
-    "replacing": "cosine:reading=fork",
 }  # by what it lacks
 WITHOUT_SHARED_NOISE = "cosine:shared_noise=no"
 ABLATIONS = ("cosine", *WITHOUT.values())

@@ -19,7 +19,6 @@ WITHOUT_IT = {
     "fusion": {"cooperation"},
     "cooperation": {"cooperation", "drafter_count", "first_count"},
     "routing": {"choice", "drafter_count"},
-    "replacing": {"reading"},
 }
 
 

@@ -64,7 +64,7 @@ async def test_they_run_ahead_steps_need_it_and_the_text_is_plain_decodings(
 
 
 async def test_many_at_once_are_written_as_without(ask: Asking) -> None:
-    ways = (TOKENWISE, TOKENWISE + ",reading=fork", "cosine:fusion_interval=2", "cosine", "specinfer", "vanilla")
+    ways = (TOKENWISE, TOKENWISE + ",reading=replace", "cosine:fusion_interval=2", "cosine", "specinfer", "vanilla")
     await ask.all(
         *(
             (f"Side by side {index}. ", {**LONG, "strategy": way, "temperature": temperature})
