@@ -34,7 +34,7 @@ CELLS = "cells.jsonl"
 TABLE_WIDTH = 130  # where output goes to a file there is no terminal to ask
 ABLATION_LOADS = ("closed-1", "closed-8")
 WHOLE_RUN = {"tokens": 64, "open_s": 5.0, "time_scale": None}
-FIRST_LOOK = {"tokens": 16, "open_s": 0.5, "time_scale": 12.0}  # one motion for all loads: one mesh for a preset
+FIRST_LOOK = {"tokens": 12, "open_s": 0.25, "time_scale": 12.0}  # one motion for all loads: one mesh for a preset
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -47,7 +47,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="a first look: 16 tokens, 0.5 s of arrivals, slow motion of 12",
+        help="a first look: 12 tokens, 0.25 s of arrivals, slow motion of 12",
     )
     parser.add_argument("--tokens", type=int, help="new tokens per request (64)")
     parser.add_argument("--prompts", type=int, default=1, help="held-out prompts per domain in closed loops (1)")

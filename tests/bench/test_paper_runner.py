@@ -247,7 +247,7 @@ def test_a_first_look_measures_less_in_one_motion_unless_told_otherwise() -> Non
         return options.tokens, options.open_s, options.time_scale
 
     assert extent() == (64, 5.0, None)
-    assert extent("--quick") == (16, 0.5, 12.0)
+    assert extent("--quick") == (12, 0.25, 12.0)
     assert extent("--quick", "--tokens", "24", "--open-s", "2") == (24, 2.0, 12.0)
 
 
