@@ -18,7 +18,12 @@ from cosine.sim.recording import Variant
 from cosine.sim.verifier import WrongText
 from tests.sim.parks import VERIFIER, library, park
 
-STRATEGIES = [*PRESETS, "cosine:lookahead=4", "cosine:fusion_interval=1,reading=replace", "cosine:cooperation=merged,fusion_interval=1"]
+STRATEGIES = [
+    *PRESETS,
+    "cosine:lookahead=4",
+    "cosine:fusion_interval=1,reading=replace",
+    "cosine:cooperation=merged,fusion_interval=1",
+]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
