@@ -66,7 +66,7 @@ def test_one_client_of_plain_decoding_waits_for_the_profiles_passes() -> None:
 
 
 def test_drafters_that_run_ahead_are_faster_where_they_meet_for_every_token() -> None:
-    tokenwise = "cosine:fusion_interval=1,lookahead=0,length=fixed,depth=4,beam=1"
+    tokenwise = "cosine:fusion_interval=1,lookahead=0,length=fixed,depth=4,beam=1,reading=replace"
     times_ms = [
         VirtualBench(PAPER, library(), prompts(), TOKENS, run_ahead).token_ms(tokenwise, parse_load("closed-1"), 4)
         for run_ahead in (True, False)

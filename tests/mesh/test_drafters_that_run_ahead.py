@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 AHEAD, IDLE = ("d0", "d1"), "d2"
 LINK_MS = "4"  # a round trip to fusion, in which a drafter has nothing to do
-TOKENWISE = "cosine:fusion_interval=1,length=fixed,lookahead=0,drafter_count=3,depth=4,beam=1"
+TOKENWISE = "cosine:fusion_interval=1,length=fixed,lookahead=0,drafter_count=3,depth=4,beam=1,reading=replace"
 PASSES, HITS = "cosine_drafter_ahead_passes", "cosine_drafter_ahead_hits"
 LONG: dict[str, Any] = {"max_new_tokens": 40, "ignore_eos": True, "seed": 3}
 
@@ -64,7 +64,14 @@ async def test_they_run_ahead_steps_need_it_and_the_text_is_plain_decodings(
 
 
 async def test_many_at_once_are_written_as_without(ask: Asking) -> None:
-    ways = (TOKENWISE, TOKENWISE + ",reading=replace", "cosine:fusion_interval=2", "cosine", "specinfer", "vanilla")
+    ways = (
+        TOKENWISE,
+        TOKENWISE.replace("replace", "fork"),
+        "cosine:fusion_interval=2",
+        "cosine",
+        "specinfer",
+        "vanilla",
+    )
     await ask.all(
         *(
             (f"Side by side {index}. ", {**LONG, "strategy": way, "temperature": temperature})

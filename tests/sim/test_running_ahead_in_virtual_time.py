@@ -27,7 +27,7 @@ from tests.sim.recorded_engine import RecordedEngine
 TEXTS = (3, 20, 41)
 SPECIALIST = 1
 WARM = Sampling(temperature=1.0, seed=5)
-STEPWISE = "cosine:fusion_interval=1,lookahead=0,length=fixed,depth=4,beam=1"
+STEPWISE = "cosine:fusion_interval=1,lookahead=0,length=fixed,depth=4,beam=1,reading=replace"
 
 
 class Pair:
