@@ -17,9 +17,9 @@ from typing import Any, Generic, cast
 
 from cosine.core.errors import BadRequest, Full
 from cosine.engine.base import Engine
-from cosine.engine.verifying import Status
+from cosine.engine.verifying import SessionItem, Status
 from cosine.engine.worker import Worker
-from cosine.peer.passes import Compute, Item, Passes, Result, SessionItem
+from cosine.peer.passes import Compute, Item, Passes, Result
 from cosine.peer.slow_link import LinkPace, SlowLink
 from cosine.rpc.errors import internal
 from cosine.rpc.hello import Bounds

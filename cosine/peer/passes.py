@@ -17,24 +17,11 @@ from cosine.core.errors import Unavailable
 from cosine.core.picking import RowRule
 from cosine.core.sampling import GREEDY
 from cosine.engine.base import Engine, Segment
-from cosine.engine.verifying import Status
+from cosine.engine.verifying import SessionItem, Status
 from cosine.rpc.errors import internal
 
 FAILURES_MAX = 16
 PROBE = Segment("", 0, (0,))
-
-
-class SessionItem(Protocol):
-    """One session's part of a job: `token_ids` follow the first `base_length` tokens that the cache holds."""
-
-    @property
-    def session_id(self) -> str: ...
-
-    @property
-    def base_length(self) -> int: ...
-
-    @property
-    def token_ids(self) -> tuple[int, ...]: ...
 
 
 class Outcome(Protocol):

@@ -198,15 +198,18 @@ def test_an_offer_that_is_not_taken_is_plain_decoding() -> None:
     assert (plain.gain, plain.time_ms) == (1.0, 10.0)
 
 
+def drafts(mesh: Mesh) -> list[bool]:
+    """Of all plans and batches that were sent, in order: True for a plan."""
+    sent = [command for command in mesh.sent if isinstance(command, ev.SendPlan | ev.SendBatch)]
+    return [isinstance(command, ev.SendPlan) for command in sent]
+
+
 def test_a_request_whose_drafts_never_hit_goes_plain_and_now_and_then_tries_again() -> None:
     mesh = Mesh(drafters={"bad": "toy:seed=1,own=9,skill=0"})
     text = mesh.ask("r", count=300)
     mesh.run()
     assert text.tokens == text.plain
-    drafts = [
-        isinstance(command, ev.SendPlan) for command in mesh.sent if isinstance(command, ev.SendPlan | ev.SendBatch)
-    ]
-    assert 0 < sum(drafts[-150:]) < 50
+    assert 0 < sum(drafts(mesh)[-150:]) < 50
 
 
 def test_drafters_that_bring_nothing_are_soon_asked_only_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +226,4 @@ def test_drafters_that_bring_nothing_are_soon_asked_only_now_and_then(monkeypatc
     text = mesh.ask("r", count=400)
     mesh.run()
     assert text.tokens == text.plain
-    drafts = [
-        isinstance(command, ev.SendPlan) for command in mesh.sent if isinstance(command, ev.SendPlan | ev.SendBatch)
-    ]
-    assert 0 < sum(drafts[-150:]) < 50
+    assert 0 < sum(drafts(mesh)[-150:]) < 50
