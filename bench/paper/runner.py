@@ -12,7 +12,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from bench.paper.park import free_ports, mesh_spec, workers
 from bench.paper.virtual import VirtualBench, recorded_library
 from cosine.cli.demo.models import testbed_prompts
 from cosine.cli.meshfile import PROJECT_ROOT, read_testbed
-from cosine.cli.supervisor import Mesh
+from cosine.cli.processes import ForkServer
+from cosine.cli.supervisor import Mesh, fork_server
 from cosine.client.async_client import AsyncClient
 from cosine.core.errors import BadRequest, MeshError
 from cosine.core.strategy import parse
@@ -126,8 +127,12 @@ class Runner:
                     group = Group(*where, [])
                     groups.append(group)
                 group.tasks.append(task)
-        for group in groups:
-            await self._measure_group(group)
+        with ExitStack() as stack:
+            forks = fork_server() if groups else None
+            if forks is not None:
+                stack.callback(forks.close)
+            for group in groups:
+                await self._measure_group(group, forks)
 
     def _found(self, task: Task) -> bool:
         """True where the file holds the cell, and it says something."""
@@ -137,14 +142,14 @@ class Runner:
         self._note(cell)
         return True
 
-    async def _measure_group(self, group: Group) -> None:
+    async def _measure_group(self, group: Group, forks: ForkServer | None) -> None:
         """Starts the mesh and measures its cells; where the mesh does not start, all of them are refused."""
         ports = free_ports(workers(group.park))
         left = list(group.tasks)
         try:
             spec = mesh_spec(group.park, group.time_scale, ports, self._extent.run_ahead)
             async with AsyncExitStack() as stack:
-                mesh = await stack.enter_async_context(Mesh(spec))
+                mesh = await stack.enter_async_context(Mesh(spec, forks=forks))
                 client = await stack.enter_async_context(AsyncClient(mesh.gateway_address))
                 bench = Bench(client, self._prompts, self._extent.token_count, ports)
                 virtual = self._virtual_bench(group.park)

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import signal
-import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cosine.cli import launch
+from cosine.cli.processes import Process, Start, start_fresh
 from cosine.cli.roster import Plan
 from cosine.core.errors import BadRequest, MeshError
 
@@ -52,16 +49,23 @@ class Peer:
 
 
 class Keeper:
-    """The owner of one peer's process. `peer` is what is known of it; `on_change` hears of every change."""
+    """The owner of one peer's process. `peer` is what is known of it; `on_change` hears of every change; `start` makes
+    its processes."""
 
     def __init__(
-        self, plan: Plan, variables: Mapping[str, str], log_dir: Path, on_change: Callable[[Peer], None]
+        self,
+        plan: Plan,
+        variables: Mapping[str, str],
+        log_dir: Path,
+        on_change: Callable[[Peer], None],
+        start: Start = start_fresh,
     ) -> None:
         name = plan.peer_id if plan.peer_id.startswith(plan.role) else f"{plan.role}-{plan.peer_id}"
         self._plan = plan
         self._variables = variables
         self._log_path = log_dir / f"{name}.log"
         self.on_change = on_change
+        self._start = start
         self._process: Process | None = None
         self._stopping = asyncio.Event()
         self._ready_at: float | None = None
@@ -103,15 +107,7 @@ class Keeper:
         """One process from start to end; returns its exit status."""
         self._ready_at = None
         with self._log_path.open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                *[sys.executable, "-I", "-S", launch.__file__, str(os.getpid())],
-                *self._plan.command(self.peer.address),
-                stdin=DEVNULL,
-                stdout=PIPE,
-                stderr=log,
-                env=self._variables,
-                start_new_session=True,  # Ctrl-C in a terminal is for the supervisor alone
-            )
+            process = await self._start(self._plan.order(self.peer.address, self._variables), log)
             self._process = process
             self._change(state="starting", pid=process.pid)
             if self._stopping.is_set():  # it was stopped while it was being started

@@ -14,12 +14,17 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
-def main() -> None:
-    parent, program = int(sys.argv[1]), sys.argv[2:]
+def end_with(parent: int) -> None:
+    """From now on the kernel kills this process when its parent ends; exits where that has happened already."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != parent:  # it ended before the kernel knew
         sys.exit(1)
+
+
+def main() -> None:
+    parent, program = int(sys.argv[1]), sys.argv[2:]
+    end_with(parent)
     os.execv(program[0], program)
 
 

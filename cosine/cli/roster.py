@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from cosine.cli.forkserver import Order
 from cosine.cli.meshfile import PROJECT_ROOT, MeshSpec, Role, verifier_names
 from cosine.core.errors import NotFound
 from cosine.engine.processors import cpu_dtype
@@ -22,7 +22,7 @@ ONE_PEERS_OWN = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One process: `python -m module --listen (or --port) ... arguments`."""
+    """One process: `python -m module --listen (or --port) ... arguments`. `has_engine` says that it imports torch."""
 
     role: str
     peer_id: str
@@ -30,14 +30,15 @@ class Plan:
     listen: str
     arguments: tuple[str, ...] = ()
     threads: int = 1
+    has_engine: bool = False
 
-    def command(self, address: str) -> list[str]:
-        """The command line; `address` is where an earlier process of this peer listened, or empty."""
+    def order(self, address: str, variables: Mapping[str, str]) -> Order:
+        """The process in that environment; `address` is where an earlier process of this peer listened, or empty."""
         if self.role == "store":
             place = ["--port", (address or self.listen).rpartition(":")[2]]
         else:
             place = ["--peer-id", self.peer_id, "--listen", address or self.listen]
-        return [sys.executable, "-m", self.module, *place, *self.arguments]
+        return Order(self.module, (*place, *self.arguments), variables)
 
 
 STORE = Plan("store", "store", "cosine.cli.embedded_store", "127.0.0.1:0")
@@ -55,9 +56,9 @@ def roster(spec: MeshSpec) -> list[Plan]:
         role: Role, peer_id: str, options: Mapping[str, object], listen: str = "127.0.0.1:0", threads: int = 1
     ) -> Plan:
         of_role = spec.options.get(role, {})
-        extra = {**of_role, **spec.peer_options.get(peer_id, {})}
-        arguments = _flags({**shared, **options, **extra})
-        return Plan(role, peer_id, f"services.{role}", listen, arguments, threads)
+        whole = {**shared, **options, **of_role, **spec.peer_options.get(peer_id, {})}
+        has_engine = role in ("drafter", "verifier") and not is_toy(str(whole["model"]))
+        return Plan(role, peer_id, f"services.{role}", listen, _flags(whole), threads, has_engine)
 
     threads = verifier_threads(spec)
     return [

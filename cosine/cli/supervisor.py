@@ -14,6 +14,7 @@ import asyncio
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from typing import Self
 
 from cosine.cli.keeper import Keeper, Peer
 from cosine.cli.meshfile import MeshSpec
+from cosine.cli.processes import ENGINE_MODULES, ForkServer, start_fresh
 from cosine.cli.roster import STOP_ORDER, STORE, Plan, environment, roster
 from cosine.core.errors import BadRequest, MeshError, NotFound, Unavailable
 
@@ -32,20 +34,26 @@ LAST_STAGE_S = 2.0  # given to every stage of stopping even where the grace is u
 
 class Mesh:
     """A running mesh. `on_change` hears of every peer's change; `log_dir` holds one file per peer; the
-    default is a temporary folder, which stays only where something went wrong.
+    default is a temporary folder, which stays only where something went wrong. Peers with an engine are forked by
+    `forks`, where given; else by a server of the mesh's own, where that is safe.
 
     Entering raises BadRequest where `log_dir` cannot be written, and the MeshError of the first peer that cannot start,
     after everything else has been ended.
     """
 
     def __init__(
-        self, spec: MeshSpec, log_dir: Path | None = None, on_change: Callable[[Peer], None] = lambda _: None
+        self,
+        spec: MeshSpec,
+        log_dir: Path | None = None,
+        on_change: Callable[[Peer], None] = lambda _: None,
+        forks: ForkServer | None = None,
     ) -> None:
         self.spec = spec
         self.log_dir = log_dir or Path(tempfile.mkdtemp(prefix="cosine-mesh-"))
         self._keeps_logs = log_dir is not None
         self.redis_url = spec.redis
         self.on_change = on_change
+        self._forks, self._owns_forks = forks, forks is None
         self._keepers: dict[str, Keeper] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
@@ -96,10 +104,13 @@ class Mesh:
         self._open_logs()
         try:
             async with asyncio.timeout(self.spec.start_timeout_s):
+                plans = roster(self.spec)
+                if self._forks is None and any(plan.has_engine for plan in plans):
+                    self._forks = fork_server()
                 if not self.redis_url:
                     await self._start([STORE])
                     self.redis_url = f"redis://{self.peer('store').address}"
-                await self._start(roster(self.spec))
+                await self._start(plans)
         except BaseException as error:
             await self.stop(grace_s=0)
             self._forget_logs(type(error))
@@ -125,6 +136,9 @@ class Mesh:
             for keeper in self._keepers.values():
                 keeper.kill()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            if self._forks is not None and self._owns_forks:
+                self._forks.close()
+                self._forks = None
 
     async def _stop_stage(self, role: str, deadline: float) -> None:
         stage = [keeper for keeper in self._keepers.values() if keeper.peer.role == role]
@@ -139,7 +153,9 @@ class Mesh:
     async def _start(self, plans: Sequence[Plan]) -> None:
         """Starts peers side by side and waits until all serve. Raises the error of the first that cannot."""
         for plan in plans:
-            keeper = Keeper(plan, environment(plan.threads, self.redis_url), self.log_dir, self._note)
+            start = self._forks.start if self._forks is not None and plan.has_engine else start_fresh
+            variables = environment(plan.threads, self.redis_url)
+            keeper = Keeper(plan, variables, self.log_dir, self._note, start)
             self._keepers[plan.peer_id] = keeper
             self._tasks[plan.peer_id] = task = asyncio.create_task(keeper.run(), name=plan.peer_id)
             task.add_done_callback(lambda _: self._changed.set())
@@ -181,6 +197,11 @@ class Mesh:
             f"{missing or 'the mesh'} did not serve within {self.spec.start_timeout_s:g} s; "
             f"see the logs in {self.log_dir}, or give more --start-timeout-s",
         )
+
+
+def fork_server() -> ForkServer | None:
+    """A process that forks peers with an engine; None where a fork is not safe with what they import."""
+    return ForkServer(ENGINE_MODULES, environment(1, "")) if sys.platform == "linux" else None
 
 
 def interrupt_main_task(numbers: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)) -> None:

@@ -190,3 +190,5 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         log.error("cannot go on", reason=error.reason, message=error.message, **error.details)
         print(f"{error.reason}: {error.message}", file=sys.stderr)
         sys.exit(2)
+    finally:
+        telemetry.end_tracing()

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Hashable
-from typing import TextIO
+from typing import Protocol, TextIO, runtime_checkable
 
 import structlog
 from opentelemetry import trace
@@ -22,6 +22,13 @@ from cosine.core.errors import Unavailable
 TRACEPARENT = "traceparent"
 OPEN_SPANS_MAX = 256
 propagator = TraceContextTextMapPropagator()
+
+
+@runtime_checkable
+class Exporting(Protocol):
+    """A provider of tracers that exports; the one that stands there without a set-up does not."""
+
+    def shutdown(self) -> None: ...
 
 
 class _Lines(logging.StreamHandler[TextIO]):
@@ -75,6 +82,13 @@ def setup_tracing(service: str, peer_id: str) -> None:
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
+
+
+def end_tracing() -> None:
+    """Exports the spans that are left."""
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, Exporting):
+        provider.shutdown()
 
 
 def serve_metrics(listen: str) -> None:

@@ -20,6 +20,7 @@ from bench.paper.loads import DEFAULT_LOADS, Load, parse_load
 from bench.paper.measuring import Observation, Served
 from bench.paper.runner import Entrant, Extent, Runner, first_message
 from cosine.cli.meshfile import MeshSpec
+from cosine.cli.processes import ForkServer
 from cosine.core.errors import BadRequest, MeshError, Unavailable
 from cosine.core.strategy import PRESETS, parse
 from cosine.sim.profile import equal_cost, read_profile
@@ -37,7 +38,7 @@ class FakeMesh:
     problem: MeshError | None = None
     gateway_address = "nowhere:1"
 
-    def __init__(self, spec: MeshSpec) -> None:
+    def __init__(self, spec: MeshSpec, forks: ForkServer | None) -> None:
         self._spec = spec
 
     async def __aenter__(self) -> Self:

@@ -161,8 +161,8 @@ def test_every_peer_gets_its_flags() -> None:
     assert list(plans) == ["gateway", "scheduler", "fusion", "a", "verifier", "verifier-2"]
     assert {"--waiting-max=8", "--default-strategy=cosine"} <= set(plans["gateway"].arguments)
     assert f"--model={TOY},own=2" in plans["a"].arguments
-    assert "127.0.0.1:0" in plans["a"].command("")
-    assert "127.0.0.1:7" in plans["a"].command("127.0.0.1:7")  # a restarted peer keeps its port
+    assert "127.0.0.1:0" in plans["a"].order("", {}).arguments
+    assert "127.0.0.1:7" in plans["a"].order("127.0.0.1:7", {}).arguments  # a restarted peer keeps its port
 
 
 def test_drafters_may_sit_on_the_cpu_beside_a_target_on_a_gpu() -> None:

@@ -24,7 +24,7 @@ async def test_peers_publish_what_they_measured_and_the_scheduler_what_it_learne
             base_ms, row_ms = peers[name].base_ms, peers[name].row_ms
             assert base_ms is not None
             assert row_ms is not None
-            assert base_ms + 16 * row_ms >= pace_ms
+            assert base_ms + 16 * row_ms >= 0.9 * pace_ms  # what a pass sleeps too long, the next one makes up for
         assert peers["gateway"].base_ms is None
 
         async def learned() -> bool:

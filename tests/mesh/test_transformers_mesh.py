@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -153,3 +155,17 @@ async def test_killed_verifiers_load_again_and_the_text_goes_on(
         for generation, (prompt, asked) in zip(generations, requests, strict=True):
             assert matches(await generation.completion(), reference.plain(prompt, **asked))
     assert all(mesh.peer(name).pid != pid for name, pid in pids.items())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are taken on Linux only")
+async def test_processes_with_an_engine_have_imported_it_together(mesh: Mesh) -> None:
+    parents = {peer.peer_id: parent_of(peer.pid) for peer in mesh.peers}
+    alone = {name: parents.pop(name) for name in ("store", "gateway", "scheduler", "fusion")}
+    assert len(set(parents.values())) == 1
+    assert set(alone.values()) == {os.getpid()}
+    assert os.getpid() not in parents.values()
+
+
+def parent_of(pid: int) -> int:
+    """The process that made this one."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

@@ -10,15 +10,14 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import tempfile
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosine.cli import launch
 from cosine.cli.meshfile import PROJECT_ROOT, MeshSpec, read_testbed
+from cosine.cli.processes import launched, module_command
 from cosine.core.errors import MeshError, NotFound
 from cosine.text.tokenizer import load_tokenizer
 
@@ -83,10 +82,9 @@ async def inflated(source: Path, hidden: int = HIDDEN, layers: int = LAYERS) -> 
 
 async def _run_tool(module: str, *arguments: str) -> None:
     """Runs a module of the project in a process of its own, which ends with us."""
-    launcher = (sys.executable, "-I", "-S", launch.__file__, str(os.getpid()))
     environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}
     process = await asyncio.create_subprocess_exec(
-        *launcher, sys.executable, "-m", module, *arguments, stdout=PIPE, stderr=STDOUT, env=environment
+        *launched(*module_command(module, arguments)), stdout=PIPE, stderr=STDOUT, env=environment
     )
     try:
         output, _ = await process.communicate()
