@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench.paper.ablations import ABLATIONS, WHOLE, legend, loads_of
 from bench.paper.cells import Cell, CellFile, CellKey
-from bench.paper.loads import DEFAULT_LOADS, parse_load
+from bench.paper.loads import DEFAULT_LOADS, FIRST_LOADS, parse_load
 from bench.paper.plots import draw
 from bench.paper.report import Report
 from bench.paper.runner import Entrant, Extent, Runner
@@ -33,8 +33,9 @@ RESULTS = PROJECT_ROOT / "build" / "paper"
 CELLS = "cells.jsonl"
 TABLE_WIDTH = 130  # where output goes to a file there is no terminal to ask
 ABLATION_LOADS = ("closed-1", "closed-8")
-WHOLE_RUN = {"tokens": 64, "open_s": 5.0, "time_scale": None}
-FIRST_LOOK = {"tokens": 12, "open_s": 0.25, "time_scale": 12.0}  # one motion for all loads: one mesh for a preset
+WHOLE_RUN = {"tokens": 64, "open_s": 5.0, "loads": DEFAULT_LOADS}
+FIRST_LOOK = {"tokens": 12, "open_s": 0.25, "loads": FIRST_LOADS}
+LEFT_OUT = {"loads": ABLATION_LOADS}  # what ablations have instead
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -47,7 +48,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="a first look: 12 tokens, 0.25 s of arrivals, slow motion of 12",
+        help=f"a first look: 12 tokens, 0.25 s of arrivals; loads {' '.join(FIRST_LOADS)}",
     )
     parser.add_argument("--tokens", type=int, help="new tokens per request (64)")
     parser.add_argument("--prompts", type=int, default=1, help="held-out prompts per domain in closed loops (1)")
@@ -61,7 +62,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder of cells, report and plots (build/paper/PROFILE)")
     parser.add_argument("--again", action="store_true", help="measure also what has been measured")
     options = parser.parse_args(arguments)
-    for name, value in (FIRST_LOOK if options.quick else WHOLE_RUN).items():
+    usual = (FIRST_LOOK if options.quick else WHOLE_RUN) | (LEFT_OUT if options.ablations else {})
+    for name, value in usual.items():
         if getattr(options, name) is None:
             setattr(options, name, value)
     return options
@@ -70,9 +72,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def entrants(options: argparse.Namespace) -> list[Entrant]:
     """Who is measured under which loads. Raises BadRequest where a load is unknown."""
     if options.ablations:
-        names = tuple(options.loads or ABLATION_LOADS)
+        names = tuple(options.loads)
         return [Entrant(part.strategy, tuple(map(parse_load, loads_of(part, names))), park=WHOLE) for part in ABLATIONS]
-    loads = tuple(map(parse_load, options.loads or DEFAULT_LOADS))
+    loads = tuple(map(parse_load, options.loads))
     return [Entrant(strategy, loads) for strategy in options.presets or PRESETS]
 
 

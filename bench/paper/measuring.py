@@ -88,15 +88,18 @@ class Bench:
     token_count: int
     ports: dict[str, int]
     _received: int = field(default=0)
+    _warm: set[str] = field(default_factory=set)
 
     async def warm_up(self, strategy: str, load: Load) -> None:
-        """A short text of every kind of prompt, a few at a time. Raises MeshError where the strategy is refused."""
+        """A short text of every kind of prompt, all at once, where the strategy has served none yet. Raises MeshError
+        where it is refused."""
+        if strategy in self._warm:
+            return
         kinds = len({prompt.domain for prompt in self.prompts})
-        size = min(kinds, load.clients or kinds)
-        for start in range(0, kinds, size):
-            async with asyncio.TaskGroup() as group:
-                for index in range(start, min(kinds, start + size)):
-                    group.create_task(self._serve(index - kinds, strategy, load, warm_up_tokens(self.token_count)))
+        async with asyncio.TaskGroup() as group:
+            for index in range(-kinds, 0):
+                group.create_task(self._serve(index, strategy, load, warm_up_tokens(self.token_count)))
+        self._warm.add(strategy)
 
     async def closed(self, strategy: str, load: Load, request_count: int) -> Observation:
         """`load.clients` requests at a time; `request_count` are measured, once every client has had a first token."""

@@ -46,25 +46,26 @@ class VirtualBench:
         self._kinds = len({prompt.domain for prompt in prompts})
         self._token_count = token_count
         self._waiting: dict[str, Done] = {}
+        self._warm: set[str] = set()
         self._names = map(str, count())
 
     def token_ms(self, strategy: str, load: Load, request_count: int) -> float | None:
-        """Time per token of a closed loop after its warm-up, the mean over requests; None where texts are not known,
-        at a temperature or beyond the recorded length."""
+        """Time per token of a closed loop, the mean over requests, after a warm-up where the strategy is a new one;
+        None where texts are not known, at a temperature or beyond the recorded length."""
         recorded = min(script.new_count for script in self._scripts)
         if load.is_open or load.temperature or self._token_count > recorded:
             return None
         self._mesh.strategy = strategy
-        self._warm_up(load)
+        if strategy not in self._warm:
+            self._warm.add(strategy)
+            self._warm_up()
         served = self._closed(load, request_count)
         return statistics.fmean(1000 * (one.done_at - one.came) / one.token_count for one in served)
 
-    def _warm_up(self, load: Load) -> None:
-        size = min(self._kinds, load.clients)
-        for start in range(0, self._kinds, size):
-            for index in range(start, min(self._kinds, start + size)):
-                self._send(index - self._kinds, warm_up_tokens(self._token_count), lambda request: None)
-            self._mesh.run(lambda: not self._waiting)
+    def _warm_up(self) -> None:
+        for index in range(-self._kinds, 0):
+            self._send(index, warm_up_tokens(self._token_count), lambda request: None)
+        self._mesh.run(lambda: not self._waiting)
 
     def _closed(self, load: Load, request_count: int) -> list[Request]:
         """The measured requests, in their order."""

@@ -55,8 +55,8 @@ def test_capacity_is_that_of_plain_decoding_sixteen_at_a_time() -> None:
 def test_motion_is_slowest_with_sixteen_at_a_time_and_never_slower_than_the_profile_says() -> None:
     verifier = VerifierDevice("card", 1, 1.0, base_ms=10.0, row_ms=0.25, kilotoken_ms=1.0)
     slow, fast = (Profile("p", "made up", scale, verifier, {}, Link(9.0, 1), Link(0.5, 1)) for scale in (20.0, 1.0))
-    scales = [parse_load(name).time_scale(slow) for name in ("closed-1", "closed-4", "closed-16", "closed-64")]
-    assert scales == [TIME_SCALE_LEAST, 10.0, 20.0, 20.0]
+    scales = [parse_load(name).time_scale(slow) for name in ("closed-1", "closed-9", "closed-16", "closed-64")]
+    assert scales == [TIME_SCALE_LEAST, 15.0, 20.0, 20.0]
     assert parse_load("open-low").time_scale(slow) == parse_load("closed-8").time_scale(slow)
     assert {parse_load(name).time_scale(fast) for name in DEFAULT_LOADS} == {1.0}
 

@@ -102,11 +102,16 @@ async def test_arrivals_wait_for_nobody() -> None:
     assert observed.token_count == 30
 
 
-async def test_a_warm_up_touches_every_domain_with_the_loads_own_concurrency() -> None:
+async def test_a_strategys_warm_up_touches_every_domain_at_once_and_comes_once() -> None:
     client = Client()
-    await bench(client).warm_up("cosine", parse_load("closed-2"))
+    measured = bench(client)
+    await measured.warm_up("cosine", parse_load("closed-2"))
     assert sorted(seen[0] for seen in client.seen) == [0, 1, 2, 3]
-    assert max(client.running_at_ends) == 2
+    assert max(client.running_at_ends) == 4
+    await measured.warm_up("cosine", parse_load("closed-4"))
+    assert len(client.seen) == 4
+    await measured.warm_up("plain", parse_load("closed-4"))
+    assert [seen[1] for seen in client.seen[4:]] == ["plain"] * 4
 
 
 async def test_a_refusal_is_raised() -> None:

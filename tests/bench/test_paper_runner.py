@@ -242,14 +242,15 @@ def test_by_default_every_preset_meets_every_load() -> None:
     assert {tuple(load.name for load in entrant.loads) for entrant in work} == {DEFAULT_LOADS}
 
 
-def test_a_first_look_measures_less_in_one_motion_unless_told_otherwise() -> None:
-    def extent(*arguments: str) -> tuple[int, float, float | None]:
+def test_a_first_look_measures_less_unless_told_otherwise() -> None:
+    def extent(*arguments: str) -> tuple[int, float, int]:
         options = parse_arguments([*arguments])
-        return options.tokens, options.open_s, options.time_scale
+        return options.tokens, options.open_s, len(entrants(options)[0].loads)
 
-    assert extent() == (64, 5.0, None)
-    assert extent("--quick") == (12, 0.25, 12.0)
-    assert extent("--quick", "--tokens", "24", "--open-s", "2") == (24, 2.0, 12.0)
+    assert extent() == (64, 5.0, 8)
+    assert extent("--quick") == (12, 0.25, 4)
+    assert extent("--quick", "--tokens", "24", "--open-s", "2", "--loads", "closed-3") == (24, 2.0, 1)
+    assert extent("--quick", "--ablations") == (12, 0.25, 2)
 
 
 def test_any_strategys_text_may_be_asked_for() -> None:
