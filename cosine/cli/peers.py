@@ -1,7 +1,7 @@
 """Lists the peers of a running mesh, as its registry knows them.
 
 The last two columns are times of a forward pass in milliseconds, a base and so much per row: as the peer measured them
-when it started, and as the schedulers have learned them since.
+when it started, and as its schedulers, or a drafter itself, have learned them since.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class Peer:
     """One peer of the mesh; `state` is "serving", "draining" or "lost".
 
     `base_ms` and `row_ms` are its passes as it measured them when it started (None: it did not), `learned` what it has
-    learned of others' since.
+    learned of passes since.
     """
 
     role: str

@@ -17,6 +17,7 @@ from cosine.rpc.hello import Identity
 from cosine.rpc.metrics import PACED_OVERRUNS, PACED_PASSES
 from cosine.rpc.server import Service, serve
 from cosine.rpc.telemetry import setup_logging
+from cosine.store.registry import LearnedTime
 from cosine.text.tokenizer import is_toy
 
 
@@ -25,6 +26,10 @@ class ModelServicer(Protocol):
 
     @property
     def desk(self) -> Desk[Any, Any]: ...
+
+    def learned(self) -> tuple[LearnedTime, ...]:
+        """What it has learned of forward passes."""
+        ...
 
 
 async def serve_model(
@@ -62,7 +67,7 @@ async def serve_model(
         load=lambda: servicer.desk.load,
         background=[servicer.desk.work],
         drain=servicer.desk.drain,
-        registrar=membership(settings, identity),
+        registrar=membership(settings, identity, servicer.learned),
     )
     await serve(settings, service)
 

@@ -93,7 +93,7 @@ return {epoch, listed}
 
 @dataclass(frozen=True, slots=True)
 class LearnedTime:
-    """A forward pass of a peer as another peer sees it; see `LearnedTime` in gateway.proto."""
+    """A forward pass of a peer as it has been seen to take; see `LearnedTime` in gateway.proto."""
 
     peer_id: str
     base_ms: float

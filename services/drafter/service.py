@@ -9,8 +9,10 @@ import grpc
 
 from cosine.core.plan import DraftItem
 from cosine.core.running_ahead import Foresight
+from cosine.core.timing import LineModel
 from cosine.engine.base import Engine
 from cosine.engine.drafting import DraftResult, cancelled, draft
+from cosine.engine.metered import MeteredEngine
 from cosine.engine.running_ahead import RunningAhead
 from cosine.engine.verifying import Status
 from cosine.peer.desk import Cancelling, Closing, Codec, Desk, Work
@@ -24,6 +26,7 @@ from cosine.rpc.metrics import (
     DRAFTER_TOKENS,
 )
 from cosine.rpc.streams import accept
+from cosine.store.registry import LearnedTime
 from cosine.v1 import drafter_pb2 as pb
 from cosine.v1.drafter_pb2_grpc import DrafterServiceServicer
 
@@ -33,15 +36,31 @@ class DrafterServicer(DrafterServiceServicer):
 
     def __init__(self, engine: Engine, identity: Identity, run_ahead: bool = False) -> None:
         self._identity = identity
+        self._metered = metered = MeteredEngine(
+            engine, LineModel.seeded(identity.base_ms or 0.0, identity.row_ms or 0.0)
+        )
         codec = Codec(_parse, _answer, cancelled)
         if run_ahead:
-            ahead = RunningAhead(engine)
+            ahead = RunningAhead(metered)
             show_running_ahead(ahead.foresight)
             self.desk: Desk[DraftItem, DraftResult] = Desk(
-                ahead.engine, lambda _, items, stop: ahead.draft(items, stop), codec, _observe, ahead.idle
+                ahead.engine,
+                lambda _, items, stop: metered.learn_from(lambda: ahead.draft(items, stop)),
+                codec,
+                _observe,
+                ahead.idle,
             )
         else:
-            self.desk = Desk(engine, draft, codec, _observe)
+            self.desk = Desk(
+                metered, lambda _, items, stop: metered.learn_from(lambda: draft(metered, items, stop)), codec, _observe
+            )
+
+    def learned(self) -> tuple[LearnedTime, ...]:
+        """What its own passes have taken since it measured them; nothing where it did not, or before its first job."""
+        if self._identity.base_ms is None or not self._metered.note_count:
+            return ()
+        its = self._metered.passes
+        return (LearnedTime(self._identity.peer_id, its.base_ms, its.slope_ms, its.kilotoken_ms),)
 
     async def Draft(
         self, request_iterator: AsyncIterator[pb.DraftRequest], context: grpc.aio.ServicerContext[Any, Any]

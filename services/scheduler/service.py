@@ -221,9 +221,8 @@ class SchedulerServicer(SchedulerServiceServicer):
     def learned(self) -> tuple[LearnedTime, ...]:
         """What the core has learned of the passes of each verifier that has judged something, from its own batches.
 
-        Of drafters nothing learned is told: fusion stands between, and what the core learns there (exchanges, passes
-        and rows of a plan's slowest drafters, and what they cost one another) is no single peer's. What each measured
-        of itself when it started stands in its own record.
+        Of drafters they tell themselves: fusion stands between, and what the core learns there (exchanges, passes and
+        rows of a plan's slowest drafters, and what they cost one another) is no single peer's.
         """
         passes = {name: seat.verify for name, seat in sorted(self._core.seats.items()) if name in self._judges}
         return tuple(LearnedTime(name, its.base_ms, its.slope_ms, its.kilotoken_ms) for name, its in passes.items())

@@ -14,7 +14,7 @@ PACE_MS, DRAFTER_PACE_MS = 4.0, 1.0
 DRAFTER = {"d0": DRAFTERS["d0"]}
 
 
-async def test_peers_publish_what_they_measured_and_the_scheduler_what_it_learned() -> None:
+async def test_peers_publish_what_they_measured_and_what_was_learned_since() -> None:
     paces = {"pace": f"{PACE_MS:g}", "drafter_pace": f"{DRAFTER_PACE_MS:g}"}
     spec = MeshSpec(target=TARGET, drafters=DRAFTER, gateway="127.0.0.1:0", **paces)
     async with Mesh(spec) as mesh, AsyncClient(mesh.gateway_address) as client:
@@ -28,10 +28,15 @@ async def test_peers_publish_what_they_measured_and_the_scheduler_what_it_learne
         assert peers["gateway"].base_ms is None
 
         async def learned() -> bool:
-            (scheduler,) = [peer for peer in await client.peers() if peer.role == "scheduler"]
-            return [entry.peer_id for entry in scheduler.learned] == ["verifier"]
+            of = {peer.peer_id: {entry.peer_id: entry for entry in peer.learned} for peer in await client.peers()}
+            if not of["scheduler"] or not of["d0"]:
+                return False
+            assert of["scheduler"].keys() == {"verifier"}
+            assert of["d0"].keys() == {"d0"}
+            assert of["d0"]["d0"].base_ms + 16 * of["d0"]["d0"].row_ms >= 0.9 * DRAFTER_PACE_MS
+            return not of["verifier"]
 
-        await eventually(learned, "the scheduler publishes what it learned of the verifier")
+        await eventually(learned, "the scheduler tells what it learned of the verifier, the drafter of its own passes")
 
 
 @pytest.mark.asyncio(loop_scope="session")
