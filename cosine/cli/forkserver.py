@@ -1,7 +1,7 @@
 """`python -m cosine.cli.forkserver FD MODULE...`: imports modules once, then forks a process for every order.
 
 Torch and transformers take seconds of a core to import, and a mesh on one machine needs them in several processes. This
-one has a single thread and has opened nothing but the socket FD, so that it may be forked. An order is one message with
+one opens nothing but the socket FD, and forks only where no module has started a thread. An order is one message with
 three descriptors: where the process writes, where its errors go, and where is told first its pid, then how it ended.
 The forked process runs its module as `python -m` would, in a session of its own, but does not tidy up at its end: what
 it shares would be copied first. The kernel kills it when the server ends, as the server does when nobody can give it
@@ -111,6 +111,8 @@ def _tell(report: int, number: int) -> None:
 def main() -> None:
     for name in sys.argv[2:]:
         importlib.import_module(name)
+    if len(os.listdir("/proc/self/task")) > 1:
+        sys.exit("a module has started threads: what they hold at a fork would stay held")
     gc.collect()
     gc.freeze()  # forks share what is there: collecting would write into all of it
     Server(socket.socket(fileno=int(sys.argv[1]))).run()

@@ -135,10 +135,10 @@ class Mesh:
         finally:
             for keeper in self._keepers.values():
                 keeper.kill()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
             if self._forks is not None and self._owns_forks:
-                self._forks.close()
+                self._forks.close()  # it may still import, and keepers wait for it
                 self._forks = None
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def _stop_stage(self, role: str, deadline: float) -> None:
         stage = [keeper for keeper in self._keepers.values() if keeper.peer.role == role]

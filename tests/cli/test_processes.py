@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -28,6 +29,9 @@ HEAVY = """import os
 IMPORTED_BY = os.getpid()
 open(os.environ["COUNTED"], "a").write("imported\\n")
 """
+RESTLESS = """import threading
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+"""
 IDLE = """import threading
 print("up", flush=True)
 threading.Event().wait()
@@ -49,7 +53,7 @@ asyncio.run(main())
 @pytest.fixture
 def variables(tmp_path: Path) -> dict[str, str]:
     """The environment of a server and its orders; modules of the test can be imported there."""
-    for name, program in {"words": WORDS, "heavy": HEAVY, "idle": IDLE}.items():
+    for name, program in {"words": WORDS, "heavy": HEAVY, "restless": RESTLESS, "idle": IDLE}.items():
         (tmp_path / f"{name}.py").write_text(program)
     return environment({"PYTHONPATH": f"{tmp_path}:{PROJECT_ROOT}", "COUNTED": str(tmp_path / "imports")})
 
@@ -148,12 +152,30 @@ async def test_forks_end_with_their_server_and_the_next_process_is_a_fresh_one(
     assert status == 0
 
 
-async def test_a_server_whose_imports_fail_leaves_fresh_processes(tmp_path: Path, variables: dict[str, str]) -> None:
-    server = ForkServer(["no_such_module"], variables)
+@pytest.mark.parametrize("module", ["no_such_module", "restless"])
+async def test_what_cannot_be_imported_or_forked_leaves_fresh_processes(
+    module: str, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    server = ForkServer([module], variables)
     try:
-        assert (await run(server.start, tmp_path, Order("words", ("3",), variables)))[2] == 3
+        written, _, status = await run(server.start, tmp_path, Order("words", ("3",), variables))
     finally:
         server.close()
+    assert written.split()[-1] != str(server.pid)
+    assert status == 3
+
+
+async def test_whoever_waits_for_a_server_that_imports_goes_on_when_it_is_closed(
+    tmp_path: Path, variables: dict[str, str]
+) -> None:
+    server = ForkServer(["idle"], variables)  # whose import never ends
+    with (tmp_path / "log").open("ab") as log:
+        starting = asyncio.ensure_future(server.start(Order("idle", (), variables), log))
+        await asyncio.sleep(0)
+        server.close()
+        process = await starting
+    process.send_signal(signal.SIGKILL)
+    assert await process.wait() == -signal.SIGKILL
 
 
 async def test_closing_a_server_ends_its_forks(tmp_path: Path, variables: dict[str, str]) -> None:
