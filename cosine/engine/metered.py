@@ -7,21 +7,22 @@ keeping of paths, as start-up measures them. Who publishes it is for others.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from cosine.core.timing import LineModel
-from cosine.engine.base import Engine, EngineLimits, Logits, ModelCard, Segment
+from cosine.engine.around import Around
+from cosine.engine.base import Engine, Logits, Segment
 
 Result = TypeVar("Result")
 
 
-class MeteredEngine:
+class MeteredEngine(Around):
     """`engine`, unchanged. `passes` starts from what was measured and follows what is seen; `note_count` jobs so far.
     `clock` is in seconds."""
 
     def __init__(self, engine: Engine, passes: LineModel, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._clock = clock
         self.passes = passes
         self.note_count = 0
@@ -38,31 +39,8 @@ class MeteredEngine:
             self.note_count += 1
         return result
 
-    @property
-    def card(self) -> ModelCard:
-        return self._engine.card
-
-    @property
-    def limits(self) -> EngineLimits:
-        return self._engine.limits
-
-    def tokens(self, session_id: str) -> Sequence[int]:
-        return self._engine.tokens(session_id)
-
     def forward(self, segments: Sequence[Segment], stop: Callable[[], bool] | None = None) -> Logits:
         self._pass_count += 1
         self._row_count += sum(len(segment.token_ids) + len(segment.tree) for segment in segments)
         self._cached_count += sum(segment.base_length for segment in segments)
-        return self._engine.forward(segments, stop)
-
-    def keep(self, session_id: str, nodes: Sequence[int]) -> None:
-        self._engine.keep(session_id, nodes)
-
-    def close(self, session_ids: Iterable[str]) -> None:
-        self._engine.close(session_ids)
-
-    def agreement(self, token_ids: Sequence[int], others: Sequence[int]) -> list[float]:
-        return self._engine.agreement(token_ids, others)
-
-    def warm_up(self) -> None:
-        self._engine.warm_up()
+        return super().forward(segments, stop)

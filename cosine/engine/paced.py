@@ -9,7 +9,7 @@ could not keep up with it are counted.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosine.core.picking import RowRule
-from cosine.engine.base import Engine, EngineLimits, Logits, ModelCard, Segment, Stopped
+from cosine.engine.around import Around
+from cosine.engine.base import Engine, Logits, ModelCard, Segment, Stopped
 
 Result = TypeVar("Result")
 
@@ -41,7 +42,7 @@ class Pace:
         return (self.base_ms + self.row_ms * rows + self.kilotoken_ms * cached / 1000) / 1000
 
 
-class PacedEngine:
+class PacedEngine(Around):
     """`engine` at the speed of `pace`. `clock` and `sleep` are in seconds.
 
     `pass_count` forward passes have been run, `overrun_count` of them took longer than their time, `late_s` together.
@@ -54,7 +55,7 @@ class PacedEngine:
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._pace = pace
         self._clock = clock
         self._sleep = sleep
@@ -66,13 +67,6 @@ class PacedEngine:
     @property
     def card(self) -> ModelCard:
         return replace(self._engine.card, device="paced")
-
-    @property
-    def limits(self) -> EngineLimits:
-        return self._engine.limits
-
-    def tokens(self, session_id: str) -> Sequence[int]:
-        return self._engine.tokens(session_id)
 
     def forward(self, segments: Sequence[Segment], stop: Callable[[], bool] | None = None) -> Logits:
         end = self._clock() + self._pace.forward_s(segments) - self._account.settle()
@@ -103,14 +97,8 @@ class PacedEngine:
     def keep(self, session_id: str, nodes: Sequence[int]) -> None:
         self._account.charge(lambda: self._engine.keep(session_id, nodes))
 
-    def close(self, session_ids: Iterable[str]) -> None:
-        self._engine.close(session_ids)
-
     def agreement(self, token_ids: Sequence[int], others: Sequence[int]) -> list[float]:
         return self._account.charge(lambda: self._engine.agreement(token_ids, others))
-
-    def warm_up(self) -> None:
-        self._engine.warm_up()
 
 
 class _Account:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from cosine.core.picking import RowRule
 from cosine.core.plan import DraftItem
 from cosine.core.running_ahead import Children, Foresight, Part
-from cosine.engine.base import Engine, EngineLimits, Logits, ModelCard, Segment, Stopped
+from cosine.engine.around import Around
+from cosine.engine.base import Engine, Logits, Segment, Stopped
 from cosine.engine.drafting import DraftResult, draft
 from cosine.engine.verifying import Status
 
@@ -57,21 +58,13 @@ class RunningAhead:
         return True
 
 
-class _View:
+class _View(Around):
     """The engine as `draft` sees it: no pass where its result is known, no more cached than is to be shown."""
 
     def __init__(self, engine: Engine, foresight: Foresight) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._foresight = foresight
         self._skipped: set[str] = set()
-
-    @property
-    def card(self) -> ModelCard:
-        return self._engine.card
-
-    @property
-    def limits(self) -> EngineLimits:
-        return self._engine.limits
 
     def tokens(self, session_id: str) -> Sequence[int]:
         return self._foresight.shown(session_id, self._engine.tokens(session_id))
@@ -93,12 +86,6 @@ class _View:
         ended = list(session_ids)
         self._foresight.close(ended)
         self._engine.close(ended)
-
-    def agreement(self, token_ids: Sequence[int], others: Sequence[int]) -> list[float]:
-        return self._engine.agreement(token_ids, others)
-
-    def warm_up(self) -> None:
-        self._engine.warm_up()
 
     def _known(self, segments: Sequence[Segment]) -> dict[int, Children]:
         """Children by segment, of those that need no pass."""
