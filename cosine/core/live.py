@@ -38,7 +38,8 @@ class Live:
     sat down at the verifier before it, `passed_over` the batches that went without it since `ready_at`; `rows` is what
     it then asks of one, and `worth` the tokens that this should bring. Its last plan had drafters read its whole
     context or not (`read_first`), had it wait for them since nothing was left to start from (`late`), or nobody
-    (`rested`), after which its verdict may have been on nothing (`bare`).
+    (`rested`), after which its verdict may have been on nothing (`bare`). `opening_id` is the plan, if any, with which
+    drafters began when it sat down.
     """
 
     admission: Admission
@@ -53,6 +54,7 @@ class Live:
     fusion: str = ""
     planned: int = 0
     round_id: int = 0
+    opening_id: int = 0
     models: tuple[str, ...] = ()
     drafters: tuple[str, ...] = ()
     tree: TokenTree = EMPTY
@@ -95,6 +97,11 @@ class Live:
     def started(self) -> bool:
         """True where the verifier holds all but the last token, so that a verdict ends a round and not a prefill."""
         return self.round_start > 0.0 and self.cached == len(self.tokens) - 1
+
+    @property
+    def unread(self) -> bool:
+        """True where drafters have its whole context to read for its next plan, or may be reading it now."""
+        return not self.planned or (self.opening_id > 0 and not self.round_id)
 
     def finish_reason(self) -> str:
         """Why no further token is wanted, or ""."""

@@ -6,17 +6,18 @@ It knows fusions, drafters and plans; it does not know verifiers, gateways or al
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cosine.core.bandit import assign
 from cosine.core.config import SchedulerConfig
-from cosine.core.events import DrafterFacts
+from cosine.core.events import DrafterFacts, SendPlan
+from cosine.core.goodput import REST
 from cosine.core.live import Live
 from cosine.core.offers import Offers
 from cosine.core.pace import Pace, draft_load
 from cosine.core.placement import Placement
-from cosine.core.plan import Cooperation, DraftedTree, DraftPlan
+from cosine.core.plan import Cooperation, DraftedTree, DraftPlan, PlanItem
 from cosine.core.seat import Seat
 from cosine.core.strategy import Choice
 from cosine.core.timing import DraftModel, Load
@@ -68,6 +69,7 @@ class Planner:
         self._known: dict[str, Sequence[DrafterFacts]] = {}
         self._under_way: dict[int, Drafting] = {}
         self._wanting: list[Live] = []
+        self._opening: list[Live] = []
         self.drafters_seen = 0
         self.names_seen: dict[str, None] = {}
 
@@ -108,6 +110,8 @@ class Planner:
     def forget(self, live: Live) -> None:
         """A request is over, or drafts elsewhere from now on."""
         self.unwant(live)
+        if live in self._opening:
+            self._opening.remove(live)
         placement = self.fusions.get(live.fusion)
         if placement is not None:
             placement.release(live.session_id)
@@ -119,12 +123,62 @@ class Planner:
         if not fusion:
             return None
         left = live.fusion if live.fusion != fusion else ""
+        self._join(live, fusion)
+        self._wanting.append(live)
+        return left
+
+    def _join(self, live: Live, fusion: str) -> None:
+        """From now on that fusion drafts for a request."""
         if live.fusion != fusion:
             self.forget(live)
             live.fusion, live.planned = fusion, 0
             self.fusions[fusion].join(live.session_id)
-        self._wanting.append(live)
-        return left
+
+    def seated(self, live: Live) -> None:
+        """A request has a verifier, which will read its context: drafters that go on while it works may read it too,
+        and begin."""
+        fusion = self.fusion_for(live)
+        if fusion and not live.planned and self.offers.lookahead(live.strategy):
+            self._join(live, fusion)
+            self._opening.append(live)
+
+    def openings(self, new_id: Callable[[], int]) -> list[SendPlan]:
+        """Plans for requests that have sat down. Nobody waits for them: their trees are empty, and grow from then on,
+        so that the first verdict finds something."""
+        groups: dict[tuple[str, str], list[Live]] = {}
+        for live in self._opening:
+            groups.setdefault((live.fusion, live.strategy.name), []).append(live)
+        self._opening = []
+        return [
+            SendPlan(fusion, self._opened(group, self.fusions[fusion], new_id()))
+            for (fusion, _), group in groups.items()
+        ]
+
+    def _opened(self, group: Sequence[Live], placement: Placement, round_id: int) -> DraftPlan:
+        strategy = group[0].strategy
+        self._choose(group, placement, strategy.drafter_count)
+        items = tuple(live.plan_item(strategy.width, strategy.beam, REST) for live in group)
+        for live in group:
+            live.opening_id, live.planned = round_id, len(live.tokens)
+        return self._message(round_id, group, items, self._config.draft_deadline_max)
+
+    def _message(
+        self, round_id: int, group: Sequence[Live], items: tuple[PlanItem, ...], deadline_ms: float
+    ) -> DraftPlan:
+        """What fusion is told of a plan."""
+        strategy = group[0].strategy
+        return DraftPlan(
+            round_id,
+            strategy.cooperation,
+            items,
+            strategy.fusion_interval,
+            deadline_ms,
+            traceparent(group),
+            strategy.reading,
+            self.offers.lookahead(strategy),
+            strategy.calibrated and strategy.runs == 1,  # what streamed plans append is mostly not judged yet
+            strategy.weighs_tokens,
+        )
 
     def unwant(self, live: Live) -> None:
         """The request wants no plan after all."""
@@ -175,12 +229,11 @@ class Planner:
         interval = strategy.fusion_interval if strategy.cooperation is Cooperation.FUSED else 0
         asked = {live.session_id: (live.drafters, live.depth, len(live.sequence) - live.planned) for live in group}
         items = tuple(live.plan_item(offer.width, offer.beam, offer.value_min) for live in group)
-        fresh = any(live.planned == 0 for live in group)
-        lookahead = self.offers.lookahead(strategy)
+        fresh = any(live.unread for live in group)
         if offer.rests:
             self._pace.note_rest()
         for live in group:
-            live.read_first = live.planned == 0
+            live.read_first = live.unread
             live.round_id, live.planned = round_id, len(live.sequence)
         pass_count = 0.0 if offer.rests else offer.pass_count  # a rest says nothing of where paths end
         drafting = Drafting(group, now, asked, interval, offer.beam, 0.0, fresh, pass_count)
@@ -188,18 +241,7 @@ class Planner:
             self._pace.drafting.exchange_ms if offer.rests else self._pace.drafting_ms(drafting.load())
         )
         self._under_way[round_id] = drafting
-        return DraftPlan(
-            round_id,
-            strategy.cooperation,
-            items,
-            strategy.fusion_interval,
-            self._deadline_ms(drafting),
-            traceparent(group),
-            strategy.reading,
-            lookahead,
-            strategy.calibrated and strategy.runs == 1,  # what streamed plans append is mostly not judged yet
-            strategy.weighs_tokens,
-        )
+        return self._message(round_id, group, items, self._deadline_ms(drafting))
 
     def note_tree(self, live: Live, drafted: DraftedTree) -> None:
         """A tree of a plan has come: what its drafters spent on it, shared with the plan's other trees, and what of it

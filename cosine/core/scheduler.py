@@ -85,6 +85,7 @@ class Scheduler:
             self._seat_all(now)
             self._send_plans(now)
             self._seat_all(now)
+            self._out += self._planner.openings(self._new_id)
             self._send_batches(now)
         alarm = self._alarms.first
         if alarm is not None and (isinstance(event, ev.Tick) or alarm != first_alarm):
@@ -231,6 +232,7 @@ class Scheduler:
                 self._streams.pump(live)
                 continue
             free[0].take_place(live)
+            self._planner.seated(live)
             self.ready(live, now)
 
     def ready(self, live: Live, now: float) -> None:
@@ -342,7 +344,7 @@ class Scheduler:
             live.note_drafted(drafted.tree)
         drafting = live is not None and live.phase in (Phase.DRAFTING, Phase.STREAMING)
         if live is None or not drafting or live.round_id != event.round_id:
-            self.stale_count += 1
+            self.stale_count += live is None or live.opening_id != event.round_id
             return
         self._planner.note_tree(live, drafted)
         if live.stream is not None:
