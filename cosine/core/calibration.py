@@ -46,13 +46,32 @@ class Record:
         """Hits per expected hit, 1 while nothing is known."""
         return (self.hit + SESSION_PRIOR_WEIGHT) / (self.expected + SESSION_PRIOR_WEIGHT)
 
-    def note(self, expected: float, hit: bool) -> None:
-        """Adds one observation; the older half fades."""
+    def note(self, expected: float, hit: bool, memory: float = SESSION_MEMORY) -> None:
+        """Adds one observation; past `memory` expected hits the older half fades."""
         self.expected += expected
         self.hit += hit
-        if self.expected > SESSION_MEMORY:
+        if self.expected > memory:
             self.expected /= 2
             self.hit /= 2
+
+
+class Consent:
+    """How much more often, or less, than their surest proposer expects tokens come that so many of a crew propose: who
+    does not propose a token says something of it too, and the surest of several errs upwards."""
+
+    def __init__(self) -> None:
+        self._records: dict[tuple[int, int], Record] = {}
+
+    def note(self, proposer_count: int, crew: int, expected: float, hit: bool) -> None:
+        """So many of a crew have proposed a token, which came or did not."""
+        self._records.setdefault((crew, proposer_count), Record()).note(expected, hit, MEMORY)
+
+    def factors(self, crew: int) -> list[float]:
+        """Hits per expected hit, by how many propose: none (those who did take no part any more) up to all."""
+        return [self._records.get((crew, count), UNKNOWN).factor for count in range(crew + 1)]
+
+
+UNKNOWN = Record()
 
 
 def bin_of(confidence: float) -> int:

@@ -21,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cosine.core.calibration import Calibration, Record
+from cosine.core.calibration import Calibration, Consent, Record
 from cosine.core.growth import AHEAD_STEPS, Asked, Estimate, Growth, Session
 from cosine.core.plan import CancelSteps, Cooperation, DraftedTree, DraftPlan, Guess, PlanItem, Reading, Step, Trees
 from cosine.core.tree import ROOT
@@ -66,6 +66,7 @@ class Fusion:
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._drafters: set[str] = set()
         self._calibrations: dict[str, Calibration] = {}
+        self._consent = Consent()
         self._votes = Votes()
         self._rounds: dict[int, Round] = {}
         self._steps: dict[int, int] = {}
@@ -110,7 +111,7 @@ class Fusion:
             if session is None:
                 missed.append(DraftedTree(item.session_id, item.base_length, missed=True))
             else:
-                growth = Growth(item, session, plan.reading is Reading.FORK)
+                growth = Growth(item, session, plan.reading is Reading.FORK, self._factors(plan, item))
                 growth.adopt()
                 growths.append(growth)
         round_ = Round(plan, now + plan.deadline_ms / 1000, growths, missed)
@@ -204,6 +205,10 @@ class Fusion:
                     if calibrated:
                         self._calibration(proposals.drafter).note(raw, hit)
                         session.records.setdefault(proposals.drafter, Record()).note(proposals.worth(raw), hit)
+            if calibrated:
+                for kid in grower.kids(node):
+                    came, sure = grower.token_id(kid) == token, grower.confidence(kid)
+                    self._consent.note(grower.proposer_count(kid), session.crew, sure, came)
             below = grower.child(node, token)
             if below is None:
                 break
@@ -317,6 +322,9 @@ class Fusion:
             elif self._wants_more(round_, growth):
                 growth.tip_value = -1.0
         round_.slowest_us = 0
+
+    def _factors(self, plan: DraftPlan, item: PlanItem) -> Sequence[float]:
+        return self._consent.factors(len(item.drafters)) if plan.calibrated else ()
 
     def _estimator(self, plan: DraftPlan) -> Estimate:
         return self._estimate if plan.calibrated else _as_said

@@ -87,6 +87,7 @@ class Session:
     grower: Grower = field(default_factory=Grower)
     proposals: list[Proposals] = field(default_factory=list)
     records: dict[str, Record] = field(default_factory=dict)
+    crew: int = 0
 
     def restart(self) -> None:
         """Forgets the last tree."""
@@ -115,6 +116,7 @@ class Growth:
     item: PlanItem
     session: Session
     forks: bool = False
+    consent: Sequence[float] = ()
     whole: bool = False
     ahead: bool = False
     tip: int = ROOT
@@ -137,6 +139,7 @@ class Growth:
         bits = {drafter: 1 << bit for bit, drafter in enumerate(self.item.drafters)}
         for proposals in self.session.proposals:
             self.grower.claim(proposals.nodes(), bits.get(proposals.drafter, 0))
+        self.session.crew = len(bits)
         self.whole = len(self.grower) > 0
         self.move_tip()
         self.kept_depth = self.depth
@@ -189,7 +192,7 @@ class Growth:
     def harvest(self, opinions: bool, elect: Callable[[TokenTree], TokenTree] | None = None) -> DraftedTree:
         """The tree as the plan's answer, within its budget; with what each drafter said of it, where wanted. Where only
         a part of it is to be delivered, `elect` is shown the whole."""
-        tree = self.grower.tree()
+        tree = self._weighed()
         if opinions:
             tree = replace(tree, opinions=self._opinions())
         return DraftedTree(
@@ -200,6 +203,14 @@ class Growth:
             forward_us=self.forward_us,
             kept_depth=self.kept_depth,
         )
+
+    def _weighed(self) -> TokenTree:
+        """The tree so far, each confidence by how many stand behind it."""
+        tree, factors = self.grower.tree(), self.consent
+        if not factors:
+            return tree
+        weighed = zip(tree.confidences, tree.proposers, strict=True)
+        return replace(tree, confidences=tuple([min(1.0, sure * factors[by.bit_count()]) for sure, by in weighed]))
 
     def _opinions(self) -> tuple[tuple[float, ...], ...]:
         """Per node how sure each of its proposers said it was, in the order of their bits; where one said it twice, the

@@ -216,6 +216,10 @@ class Grower:
         """Confidence of a node, the highest of its proposers'."""
         return self._confidences[node]
 
+    def proposer_count(self, node: int) -> int:
+        """How many have proposed a node."""
+        return self._proposers[node].bit_count()
+
     def below(self, root: int) -> tuple[Grower, dict[int, int]]:
         """What hangs below a node, as a tree whose proposers are yet to be claimed; and where each of its nodes, and
         the root, has gone."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosine.core.calibration import BIN_EDGES, Calibration, Record, bin_of
+from cosine.core.calibration import BIN_EDGES, Calibration, Consent, Record, bin_of
 
 CONFIDENCES = st.floats(0, 1)
 
@@ -84,3 +84,24 @@ def test_an_estimator_says_what_estimates_say_times_a_factor_and_never_more_than
     teach(calibration, 0.3, hits=9, of=10, times=3)
     expected = min(1.0, factor * calibration.estimate(confidence))
     assert calibration.estimator(factor)(confidence) == pytest.approx(expected)
+
+
+def test_what_few_of_a_crew_propose_is_worth_less_where_it_seldom_comes() -> None:
+    consent = Consent()
+    for turn in range(200):
+        consent.note(2, 2, 0.8, turn % 10 < 8)
+        consent.note(1, 2, 0.5, turn % 10 < 2)
+        consent.note(0, 2, 0.3, False)
+    none, one, both = consent.factors(2)
+    assert both == pytest.approx(1.0, abs=0.05)
+    assert one == pytest.approx(0.4, abs=0.05)
+    assert none < 0.1
+
+
+def test_crews_of_different_sizes_are_judged_apart_and_unknown_ones_as_they_say() -> None:
+    consent = Consent()
+    for _ in range(100):
+        consent.note(1, 2, 0.5, False)
+    assert consent.factors(1) == [1.0, 1.0]
+    assert consent.factors(3) == [1.0] * 4
+    assert consent.factors(2)[1] < 0.2
