@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosine.core.calibration import BIN_EDGES, Calibration, Consent, Record, bin_of
+from cosine.core.calibration import BIN_EDGES, CONSENT_SHARE, Calibration, Consent, Record, bin_of
 
 CONFIDENCES = st.floats(0, 1)
 
@@ -94,7 +94,7 @@ def test_what_few_of_a_crew_propose_is_worth_less_where_it_seldom_comes() -> Non
         consent.note(0, 2, 0.3, False)
     none, one, both = consent.factors(2)
     assert both == pytest.approx(1.0, abs=0.05)
-    assert one == pytest.approx(0.4, abs=0.05)
+    assert one == pytest.approx(0.4**CONSENT_SHARE, abs=0.05)
     assert none < 0.1
 
 
@@ -104,4 +104,4 @@ def test_crews_of_different_sizes_are_judged_apart_and_unknown_ones_as_they_say(
         consent.note(1, 2, 0.5, False)
     assert consent.factors(1) == [1.0, 1.0]
     assert consent.factors(3) == [1.0] * 4
-    assert consent.factors(2)[1] < 0.2
+    assert consent.factors(2)[1] < 0.4

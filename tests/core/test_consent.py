@@ -61,8 +61,8 @@ def test_what_one_of_two_proposes_sinks_where_it_never_comes() -> None:
     fresh, crew = Crew(), taught(Crew())
     assert confidences(fresh.round(1)) == pytest.approx({BOTH: SURE, SURE_A: SURE, SURE_B: SURE})
     learned = confidences(crew.round(BOTH))
-    assert learned[BOTH] == pytest.approx(0.5, abs=0.15)
-    assert learned[SURE_A] < 0.1
+    assert learned[BOTH] > 0.25, "as much as all of its confidence has shown to be worth"
+    assert learned[SURE_A] < 0.5 * learned[BOTH]
 
 
 def test_the_budget_goes_to_what_most_stand_behind() -> None:

@@ -114,7 +114,7 @@ async def assert_plain(client: AsyncClient, reference: Reference, *requests: tup
 async def test_greedy_text_is_what_transformers_generates(client: AsyncClient, reference: Reference) -> None:
     for prompt in PROMPTS[:2]:
         expected = reference.generate(prompt, 40)
-        for strategy in PRESETS:
+        for strategy in (*PRESETS, "cosine:lookahead=8"):
             completion = await client.complete(prompt, max_new_tokens=40, strategy=strategy)
             assert completion.token_ids == expected
             assert completion.text == reference.tokenizer.decode(list(expected), skip_special_tokens=True)
