@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -39,7 +40,7 @@ class Process(Protocol):
     @property
     def stdout(self) -> asyncio.StreamReader | None: ...
 
-    def send_signal(self, signal: int) -> None:
+    def send_signal(self, number: int) -> None:
         """Raises ProcessLookupError where it has ended."""
         ...
 
@@ -78,14 +79,15 @@ class Forked:
         self.stdout: asyncio.StreamReader | None = stdout
         self._status = asyncio.ensure_future(_number(report))
 
-    def send_signal(self, signal: int) -> None:
+    def send_signal(self, number: int) -> None:
         if self._status.done():
             raise ProcessLookupError(f"process {self.pid} has ended")
-        os.kill(self.pid, signal)
+        os.kill(self.pid, number)
 
     async def wait(self) -> int:
         status = await asyncio.shield(self._status)
-        return -9 if status is None else status  # the server was killed, and the kernel has ended what it had forked
+        # without a status the server was killed, and the kernel has ended what it had forked
+        return -signal.SIGKILL if status is None else status
 
 
 class ForkServer:

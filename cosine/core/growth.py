@@ -111,7 +111,8 @@ class Session:
 @dataclass(slots=True)
 class Growth:
     """One session's tree while it grows. `whole` says that drafters are sent the tree, not only its tip; `ahead` that
-    its verdict is out; `forks` that each drafter's own path goes on beside the fused one."""
+    its verdict is out; `forks` that each drafter's own path goes on beside the fused one. `consent` is what confidences
+    are weighed with, by how many propose a node (empty: nothing)."""
 
     item: PlanItem
     session: Session

@@ -138,20 +138,17 @@ class Planner:
         """A request has a verifier, which will read its context: drafters that go on while it works may read it too,
         and begin."""
         fusion = self.fusion_for(live)
-        if fusion and not live.planned and self.offers.lookahead(live.strategy):
+        if fusion and live.fusion in ("", fusion) and not live.planned and self.offers.lookahead(live.strategy):
             self._join(live, fusion)
             self._opening.append(live)
 
     def openings(self, new_id: Callable[[], int]) -> list[SendPlan]:
         """Plans for requests that have sat down. Nobody waits for them: their trees are empty, and grow from then on,
         so that the first verdict finds something."""
-        groups: dict[tuple[str, str], list[Live]] = {}
-        for live in self._opening:
-            groups.setdefault((live.fusion, live.strategy.name), []).append(live)
-        self._opening = []
+        opening, self._opening = self._opening, []
         return [
             SendPlan(fusion, self._opened(group, self.fusions[fusion], new_id()))
-            for (fusion, _), group in groups.items()
+            for (fusion, _), group in _by_plan(opening).items()
         ]
 
     def _opened(self, group: Sequence[Live], placement: Placement, round_id: int) -> DraftPlan:
@@ -191,11 +188,8 @@ class Planner:
 
     def wishes(self) -> dict[tuple[str, str], list[Live]]:
         """Who wants a plan, by fusion and strategy; asked once, forgotten then."""
-        groups: dict[tuple[str, str], list[Live]] = {}
-        for live in self._wanting:
-            groups.setdefault((live.fusion, live.strategy.name), []).append(live)
-        self._wanting = []
-        return groups
+        wanting, self._wanting = self._wanting, []
+        return _by_plan(wanting)
 
     def fusion_for(self, live: Live) -> str:
         """The fusion that drafts for a request next: its own while that has drafters, else of those that have the one
@@ -309,6 +303,14 @@ class Planner:
         """Several times what drafting should take; a session's first plan may have a long context to read."""
         least, most = self._config.draft_deadline_min, self._config.draft_deadline_max
         return most if drafting.fresh else min(most, max(least, LATE_FACTOR * drafting.predicted_ms))
+
+
+def _by_plan(lives: Iterable[Live]) -> dict[tuple[str, str], list[Live]]:
+    """Who can be in one plan: those of one fusion and one strategy."""
+    groups: dict[tuple[str, str], list[Live]] = {}
+    for live in lives:
+        groups.setdefault((live.fusion, live.strategy.name), []).append(live)
+    return groups
 
 
 def _models_for(live: Live, placement: Placement, count: int) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ def variables(tmp_path: Path) -> dict[str, str]:
 
 @pytest_asyncio.fixture
 async def server(variables: dict[str, str]) -> AsyncIterator[ForkServer]:
-    running = ForkServer(["heavy"], variables)
+    running = ForkServer(["heavy"], variables | {"MOOD": "the server's own"})
     yield running
     running.close()
 

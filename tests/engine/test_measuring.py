@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sleeping_clock import Clock
 
 from cosine.engine.base import EngineLimits, Logits, Segment
 from cosine.engine.measuring import BUDGET_S, ROUNDS_MAX, SHAPES, TimeModel, fit, measure
@@ -15,19 +16,6 @@ from cosine.engine.toy import ToyEngine
 
 STALL_S = 0.3
 MS = st.floats(0.0, 1000.0)
-
-
-class Clock:
-    """Time that passes only while somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 class Watched(ToyEngine):

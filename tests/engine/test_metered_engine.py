@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from sleeping_clock import Clock
 
 from cosine.core.plan import DraftItem
 from cosine.core.timing import LineModel
@@ -15,19 +16,6 @@ from cosine.engine.toy import ToyEngine
 SOURCE = "toy:seed=1"
 PACE = Pace(base_ms=10.0, row_ms=0.5, kilotoken_ms=40.0)
 CONTEXT = tuple(range(8, 72))
-
-
-class Clock:
-    """Time that passes while somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 def metered(clock: Clock, base_ms: float = 3.0, row_ms: float = 0.0) -> MeteredEngine:
