@@ -384,7 +384,8 @@ class Scheduler:
             return
         deadline = live.admission.deadline
         if deadline and now >= deadline:
-            self._fail(live, Expired("DEADLINE", "the request's deadline passed before its text was complete"))
+            message = "the deadline passed before the text was complete; what was sent so far is valid, allow more time"
+            self._fail(live, Expired("DEADLINE_EXCEEDED", message))
         elif live.phase is Phase.SEATLESS and now >= live.since + self.config.verifier_wait_s:
             message = f"no verifier has had room for {self.config.verifier_wait_s:g} s; try again later"
             self._fail(live, Unavailable("NO_VERIFIER", message, retry_delay_ms=5000))

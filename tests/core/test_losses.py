@@ -253,6 +253,7 @@ def test_a_deadline_ends_a_request_and_frees_it() -> None:
     hasty = mesh.ask("hasty", count=400, deadline_s=0.05)
     mesh.run()
     assert isinstance(hasty.error, Expired)
+    assert hasty.error.reason == "DEADLINE_EXCEEDED"  # whoever notices first: a gateway or a client says the same
     assert hasty.tokens == hasty.plain[: len(hasty.tokens)]
     assert hasty.figures is not None
     expect_plain(texts)

@@ -124,14 +124,14 @@ async def test_what_is_joined_says_what_the_last_said_of_the_request(stage: Stag
     stage.tell("a", 3, 5, figures=ev.Figures(round_count=1, drafters=["x"]))
     stage.tell("a", 4, 6, figures=ev.Figures(round_count=2, drafters=["x", "y"]), finish="length")
     stage.tell("b", 0, 1)
-    stage.tell("b", 1, error=Expired("DEADLINE", "too late"))
+    stage.tell("b", 1, error=Expired("DEADLINE_EXCEEDED", "too late"))
     await stage.read_all()
     (done,) = stage.call.told("a")
     assert (done.offset, list(done.token_ids)) == (3, [5, 6])
     assert (done.figures.round_count, list(done.figures.drafters)) == (2, ["x", "y"])
     assert done.finish_reason == types.FINISH_REASON_LENGTH
     (failed,) = stage.call.told("b")
-    assert (list(failed.token_ids), failed.error.reason) == ([1], "DEADLINE")
+    assert (list(failed.token_ids), failed.error.reason) == ([1], "DEADLINE_EXCEEDED")
 
 
 async def test_another_attempt_and_another_request_of_the_same_name_are_told_apart(stage: Stage) -> None:
