@@ -111,5 +111,5 @@ def closed_load(client_count: int, request_count: int, new_count: int = 128) -> 
 def open_load(name: str, profile: Profile, request_count: int, new_count: int = 128) -> Load:
     """Poisson arrivals, `low`, `high` or `fluctuating`, as shares of what plain decoding of 16 at a time can do."""
     rates = tuple(share * plain_tokens_per_s(profile) / new_count for share in OPEN_LOADS[name])
-    load = Load(f"poisson-{name}", request_count, rates=rates, new_count=new_count)
+    load = Load(f"open-{name}", request_count, rates=rates, new_count=new_count)
     return load if len(rates) == 1 else replace(load, period_s=2 * USUAL_BATCH / sum(rates))

@@ -14,7 +14,7 @@ from cosine.sim.recording import Variant, read_recording
 
 REQUESTS_MIN = 24
 REQUESTS_PER_CLIENT = 3
-LOAD_NAMES = (*(f"closed-{count}" for count in CLOSED_LOADS), *(f"poisson-{name}" for name in OPEN_LOADS))
+LOAD_NAMES = (*(f"closed-{count}" for count in CLOSED_LOADS), *(f"open-{name}" for name in OPEN_LOADS))
 WITHOUT = {
     "calibration": "cosine:calibrated=no",
     "looking ahead": "cosine:lookahead=0",
@@ -38,11 +38,11 @@ def read_library(folder: Path, temperature: float) -> Library:
 
 
 def load_named(name: str, profile: Profile) -> Load:
-    """`closed-CLIENTS`, or `poisson-` low, high or fluctuating. Raises ValueError."""
+    """`closed-CLIENTS`, or `open-` low, high or fluctuating. Raises ValueError."""
     kind, _, which = name.partition("-")
     if kind == "closed" and which.isdigit() and int(which):
         return closed_load(int(which), max(REQUESTS_MIN, REQUESTS_PER_CLIENT * int(which)))
-    if kind == "poisson" and which in OPEN_LOADS:
+    if kind == "open" and which in OPEN_LOADS:
         return open_load(which, profile, REQUESTS_PER_CLIENT * 16)
     raise ValueError(f"there is no load {name!r}; the loads are {', '.join(LOAD_NAMES)}, and closed-N for any N")
 

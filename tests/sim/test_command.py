@@ -33,17 +33,17 @@ def test_it_prints_a_line_per_strategy_and_load(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     file = tmp_path / "figures" / "sim.json"
-    asked = ("--presets", "plain", "cosine", "--loads", "closed-2", "poisson-low", "--json", str(file))
+    asked = ("--presets", "plain", "cosine", "--loads", "closed-2", "open-low", "--json", str(file))
     call(monkeypatch, *asked)
     printed = capsys.readouterr().out
-    for word in ("plain", "cosine", "closed-2", "poisson-low", "equal cost"):
+    for word in ("plain", "cosine", "closed-2", "open-low", "equal cost"):
         assert word in printed
     rows = json.loads(file.read_text())["rows"]
     assert [(row["strategy"], row["load"]) for row in rows] == [
         ("plain", "closed-2"),
         ("cosine", "closed-2"),
-        ("plain", "poisson-low"),
-        ("cosine", "poisson-low"),
+        ("plain", "open-low"),
+        ("cosine", "open-low"),
     ]
     assert rows[1]["tokens_per_s"] > rows[0]["tokens_per_s"]
 

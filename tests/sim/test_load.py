@@ -70,6 +70,6 @@ def test_open_loads_are_shares_of_what_plain_decoding_can_do() -> None:
 def test_all_loads_have_names() -> None:
     assert [load_named(name, park()).name for name in LOAD_NAMES] == list(LOAD_NAMES)
     assert load_named("closed-3", park()).client_count == 3
-    for name in ("closed-0", "closed-x", "poisson-x", "other"):
+    for name in ("closed-0", "closed-x", "open-x", "other"):
         with pytest.raises(ValueError, match="there is no load"):
             load_named(name, park())
