@@ -8,7 +8,7 @@ matters: while a verdict is out, after one, and in the "fork" reading of token f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -16,7 +16,6 @@ from cosine.core.calibration import Record
 from cosine.core.plan import DraftedTree, DraftItem, DraftPlan, PlanItem, Reading
 from cosine.core.tree import ROOT, Grower, TokenTree, children, prune, select, values
 
-GONE = ROOT - 1
 AHEAD_BEAM = 16
 AHEAD_STEPS = 3  # between two exchanges; what is begun when the verdict comes is lost
 AHEAD_ENDS_MAX = 32
@@ -38,43 +37,40 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Proposals:
-    """What a drafter proposed in one answer, to be judged once the target's picks are known.
-
-    `places` says where in the session's tree each node of the answer is now, first what the whole hangs below; GONE for
-    one that is not in it any more. Nodes of the answer before `first` were sent, not proposed. `worth` is what a
-    confidence was thought to be worth.
-    """
+    """What a drafter proposed in one answer and the session's tree still holds, to be judged once the target's picks
+    are known: in parallel, each node's place, what it hangs below, its token, and how sure the drafter said it was.
+    `worth` is what a confidence was thought to be worth."""
 
     drafter: str
-    answer: TokenTree
-    first: int
-    places: Sequence[int]
+    nodes: Sequence[int]
+    parents: Sequence[int]
+    token_ids: Sequence[int]
+    confidences: Sequence[float]
     worth: Callable[[float], float]
 
     def below(self, node: int) -> list[tuple[int, float]]:
-        """Tokens that were proposed right below a node of the session's tree, each with its raw confidence."""
-        answer, found = self.answer, list[tuple[int, float]]()
-        with suppress(ValueError):  # the node, or its next child, is not there
-            parent, child = self.places.index(node) - 1, self.first
+        """Tokens that were proposed right below a node, each with its raw confidence."""
+        found, index = list[tuple[int, float]](), -1
+        with suppress(ValueError):  # there is no further one
             while True:
-                child = answer.parents.index(parent, child)
-                found.append((answer.token_ids[child], answer.confidences[child]))
-                child += 1
+                index = self.parents.index(node, index + 1)
+                found.append((self.token_ids[index], self.confidences[index]))
         return found
 
-    def nodes(self) -> list[int]:
-        """Where what was proposed is now, as far as it is in the session's tree."""
-        return [node for node in self.places[1 + self.first :] if node > ROOT]
-
-    def said(self) -> Iterator[tuple[int, float]]:
-        """Where what was proposed is now, as far as it is in the session's tree, each with its raw confidence."""
-        places = zip(self.places[1 + self.first :], self.answer.confidences[self.first :], strict=True)
-        return ((node, sure) for node, sure in places if node > ROOT)
-
     def moved(self, places: Mapping[int, int]) -> Proposals | None:
-        """The same where the session's nodes have gone to other places; None where nothing is left of it."""
-        now = replace(self, places=[places.get(node, GONE) for node in self.places])
-        return now if now.nodes() else None
+        """What is left of it where the session's nodes have gone to other places; None where nothing is. What hangs
+        below a node goes with it."""
+        left = [index for index, parent in enumerate(self.parents) if parent in places]
+        if not left:
+            return None
+        return Proposals(
+            self.drafter,
+            [places[self.nodes[index]] for index in left],
+            [places[self.parents[index]] for index in left],
+            [self.token_ids[index] for index in left],
+            [self.confidences[index] for index in left],
+            self.worth,
+        )
 
 
 @dataclass(slots=True)
@@ -139,7 +135,7 @@ class Growth:
         """Starts from what the session's last tree left."""
         bits = {drafter: 1 << bit for bit, drafter in enumerate(self.item.drafters)}
         for proposals in self.session.proposals:
-            self.grower.claim(proposals.nodes(), bits.get(proposals.drafter, 0))
+            self.grower.claim(proposals.nodes, bits.get(proposals.drafter, 0))
         self.session.crew = len(bits)
         self.whole = len(self.grower) > 0
         self.move_tip()
@@ -157,7 +153,7 @@ class Growth:
             drafter = self.item.drafters[bit]
             worth = estimate(self.session, drafter)
             places = self._hang(asked, tree, worth, 1 << bit)
-            self.session.proposals.append(Proposals(drafter, tree, len(asked.nodes), places, worth))
+            self.session.proposals.append(_proposed(drafter, asked, tree, places, worth))
             if self.forks and not self.ahead:
                 self.own[bit] = self._own_end(bit, places, tree)
         self.guesses, self.sent = [], None
@@ -221,7 +217,7 @@ class Growth:
         for proposals in self.session.proposals:
             if proposals.drafter in bits:
                 bit = bits[proposals.drafter]
-                for node, sure in proposals.said():
+                for node, sure in zip(proposals.nodes, proposals.confidences, strict=True):
                     said[node][bit] = max(sure, said[node].get(bit, 0.0))
         return tuple(tuple(own[bit] for bit in sorted(own)) for own in said)
 
@@ -316,3 +312,13 @@ class Growth:
             sibling_min=AHEAD_SIBLING_MIN if self.ahead else 0.0,
         )
         return Asked(step, ROOT, nodes)
+
+
+def _proposed(
+    drafter: str, asked: Asked, answer: TokenTree, places: Sequence[int], worth: Callable[[float], float]
+) -> Proposals:
+    """What of an answer was not sent to the drafter. `places` says where in the session's tree what the whole hangs
+    below, and each node of the answer, is."""
+    first = len(asked.nodes)
+    parents = [places[1 + parent] for parent in answer.parents[first:]]
+    return Proposals(drafter, places[1 + first :], parents, answer.token_ids[first:], answer.confidences[first:], worth)
