@@ -13,10 +13,8 @@ from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
-from cosine.core.noise import mix
 from cosine.sim.clock import Clock
 
-SAMPLE = 8  # one message in so many is timed
 CLOCK_READINGS = 25
 
 Work = Callable[[], tuple[Any, int]]
@@ -41,8 +39,8 @@ def _clock_s() -> float:
 
 
 class Control:
-    """One machine. `busy_s` is virtual; `spent_s` is what it really computed for on the machine at hand, processor time
-    from a sample of its messages, and so never part of a result that is to be the same everywhere."""
+    """One machine. `busy_s` is virtual; `spent_s` is the processor time that it really computed for on the machine at
+    hand, and so never part of a result that is to be the same everywhere."""
 
     def __init__(self, clock: Clock, event_us: float, item_us: float) -> None:
         self.message_count = 0
@@ -65,12 +63,9 @@ class Control:
         while self._inbox:
             work, deliver = self._inbox.popleft()
             self.message_count += 1
-            if mix(self.message_count) % SAMPLE:
-                result, item_count = work()
-            else:
-                began = time.thread_time()
-                result, item_count = work()
-                self.spent_s += SAMPLE * max(0.0, time.thread_time() - began - _clock_s())
+            began = time.thread_time()  # of every message: a few are so much dearer that a sample misleads
+            result, item_count = work()
+            self.spent_s += max(0.0, time.thread_time() - began - _clock_s())
             self.item_count += item_count
             cost_s = self._event_s + self._item_s * item_count
             if cost_s:
