@@ -20,8 +20,8 @@ CONSENT_SHARE = 0.5  # the test bed's path values come out as predicted (0.34 as
 
 
 @dataclass(slots=True)
-class Tally:
-    """Weighted counts of one bin."""
+class Bin:
+    """Weighted counts of confidences of about one size."""
 
     tried: float = 0.0
     hit: float = 0.0
@@ -86,17 +86,13 @@ def bin_of(confidence: float) -> int:
 class Calibration:
     """The worth of one drafter's confidences."""
 
-    tallies: list[Tally] = field(default_factory=lambda: [Tally() for _ in range(len(BIN_EDGES) + 1)])
+    bins: list[Bin] = field(default_factory=lambda: [Bin() for _ in range(len(BIN_EDGES) + 1)])
 
-    def estimate(self, confidence: float) -> float:
-        """Estimated acceptance of a token proposed with this confidence, 0 to 1."""
-        tally = self.tallies[bin_of(confidence)]
-        return (tally.hit + PRIOR_WEIGHT * confidence) / (tally.tried + PRIOR_WEIGHT)
-
-    def estimator(self, factor: float) -> Callable[[float], float]:
-        """`estimate` times `factor`, never above 1, for many tokens at once: it goes by what is known now."""
-        weights = [1.0 / (tally.tried + PRIOR_WEIGHT) for tally in self.tallies]
-        known = [factor * tally.hit * weight for tally, weight in zip(self.tallies, weights, strict=True)]
+    def estimator(self, factor: float = 1.0) -> Callable[[float], float]:
+        """What says how likely a token comes that was proposed with a confidence, times `factor`, never above 1. It
+        goes by what is known now: the confidence itself, until hits and misses of its bin say otherwise."""
+        weights = [1.0 / (bin.tried + PRIOR_WEIGHT) for bin in self.bins]
+        known = [factor * bin.hit * weight for bin, weight in zip(self.bins, weights, strict=True)]
         steep = [factor * PRIOR_WEIGHT * weight for weight in weights]
 
         def estimate(confidence: float) -> float:
@@ -108,4 +104,4 @@ class Calibration:
 
     def note(self, confidence: float, hit: bool) -> None:
         """The target agreed, or did not, with a token proposed with this confidence."""
-        self.tallies[bin_of(confidence)].note(hit, MEMORY)
+        self.bins[bin_of(confidence)].note(hit, MEMORY)

@@ -18,7 +18,7 @@ CHANGE = 0.4
 
 
 @dataclass(slots=True)
-class Tally:
+class LengthCost:
     """What verdicts on drafts of one length took and brought."""
 
     verify_ms: float = 0.0
@@ -29,7 +29,7 @@ class Tally:
     def cost(self) -> float:
         return self.verify_ms / self.token_count
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: LengthCost) -> None:
         self.verify_ms += other.verify_ms
         self.token_count += other.token_count
         self.verdict_count += other.verdict_count
@@ -53,8 +53,8 @@ class Trend:
 
     length_max: int
     length: int = 1
-    _known: dict[int, Tally] = field(default_factory=dict)
-    _window: Tally = field(default_factory=Tally)
+    _known: dict[int, LengthCost] = field(default_factory=dict)
+    _window: LengthCost = field(default_factory=LengthCost)
     _rest_count: int = 0
     _probe: int = -1
 
@@ -62,23 +62,23 @@ class Trend:
         """A verdict on a draft of `length` tokens: its batch's pass took `verify_ms`, and `token_count` tokens were
         committed (1 or more). Returns the length to draft next."""
         if length == self.length and token_count > 0:
-            self._window.add(Tally(verify_ms, token_count, 1.0))
+            self._window.add(LengthCost(verify_ms, token_count, 1.0))
             if self._window.verdict_count >= WINDOW:
                 self._judge(self._window)
-                self._window = Tally()
+                self._window = LengthCost()
                 self.length += self._step()
         return self.length
 
-    def _judge(self, window: Tally) -> None:
+    def _judge(self, window: LengthCost) -> None:
         """Adds a window to what is known of its length. Where a length no longer costs what it did, nothing else that
         is known holds either."""
-        for tally in self._known.values():
-            tally.fade()
-        self._known = {length: tally for length, tally in self._known.items() if tally.verdict_count >= 1.0}
+        for cost in self._known.values():
+            cost.fade()
+        self._known = {length: cost for length, cost in self._known.items() if cost.verdict_count >= 1.0}
         before = self._known.get(self.length)
         if before is not None and abs(window.cost - before.cost) > CHANGE * before.cost:
             self._known = {}
-        self._known.setdefault(self.length, Tally()).add(window)
+        self._known.setdefault(self.length, LengthCost()).add(window)
 
     def _step(self) -> int:
         """One longer, one shorter, or as long as before."""
@@ -100,7 +100,7 @@ class Trend:
         """Cost per further token of length, of the line through what is known: nearer lengths and what was seen more
         often and later count more. 0 where only one length is known."""
         weights = {
-            length: tally.verdict_count * NEARNESS ** abs(length - self.length) for length, tally in self._known.items()
+            length: cost.verdict_count * NEARNESS ** abs(length - self.length) for length, cost in self._known.items()
         }
         total = sum(weights.values())
         mean_length = sum(weight * length for length, weight in weights.items()) / total

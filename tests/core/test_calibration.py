@@ -21,33 +21,33 @@ def teach(calibration: Calibration, confidence: float, hits: int, of: int, times
 
 @given(CONFIDENCES)
 def test_nothing_observed_leaves_the_confidence_as_it_is(confidence: float) -> None:
-    assert Calibration().estimate(confidence) == pytest.approx(confidence)
+    assert Calibration().estimator()(confidence) == pytest.approx(confidence)
 
 
 @pytest.mark.parametrize(("confidence", "hits"), [(0.95, 1), (0.05, 9), (0.5, 5), (1.0, 0), (0.0, 10)])
 def test_an_estimate_becomes_the_observed_acceptance(confidence: float, hits: int) -> None:
     calibration = Calibration()
     teach(calibration, confidence, hits, of=10, times=100)
-    assert calibration.estimate(confidence) == pytest.approx(hits / 10, abs=0.03)
+    assert calibration.estimator()(confidence) == pytest.approx(hits / 10, abs=0.03)
 
 
 def test_one_surprise_does_not_turn_an_estimate() -> None:
     calibration = Calibration()
     calibration.note(0.95, hit=False)
-    assert 0.75 < calibration.estimate(0.95) < 0.95
+    assert 0.75 < calibration.estimator()(0.95) < 0.95
 
 
 def test_confidences_of_other_sizes_are_left_alone() -> None:
     calibration = Calibration()
     teach(calibration, 0.95, 0, of=1, times=100)
-    assert calibration.estimate(0.45) == pytest.approx(0.45)
+    assert calibration.estimator()(0.45) == pytest.approx(0.45)
 
 
 def test_a_drafter_that_changes_is_believed_anew() -> None:
     calibration = Calibration()
     teach(calibration, 0.8, 0, of=1, times=3000)
     teach(calibration, 0.8, 1, of=1, times=1500)
-    assert calibration.estimate(0.8) > 0.85
+    assert calibration.estimator()(0.8) > 0.85
 
 
 @given(st.lists(st.tuples(CONFIDENCES, st.booleans()), max_size=60), CONFIDENCES)
@@ -55,7 +55,7 @@ def test_an_estimate_is_a_chance_whatever_was_seen(seen: list[tuple[float, bool]
     calibration = Calibration()
     for raw, hit in seen:
         calibration.note(raw, hit)
-    assert 0.0 <= calibration.estimate(confidence) <= 1.0
+    assert 0.0 <= calibration.estimator()(confidence) <= 1.0
 
 
 def test_every_confidence_has_its_bin_and_edges_open_the_next() -> None:
@@ -82,7 +82,7 @@ def test_an_estimator_says_what_estimates_say_times_a_factor_and_never_more_than
     calibration = Calibration()
     teach(calibration, 0.95, hits=7, of=10, times=3)
     teach(calibration, 0.3, hits=9, of=10, times=3)
-    expected = min(1.0, factor * calibration.estimate(confidence))
+    expected = min(1.0, factor * calibration.estimator()(confidence))
     assert calibration.estimator(factor)(confidence) == pytest.approx(expected)
 
 

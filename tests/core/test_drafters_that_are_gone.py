@@ -19,7 +19,7 @@ def test_of_very_many_drafters_those_judged_last_are_remembered(monkeypatch: pyt
         machine.candidates(step_id, [guess(5, session=session)], 900, NOW)
         machine.plan(plan(SINGLE, item(session, base=2, tokens=(5,), drafters=()), round_id=10 + step_id), NOW)
         machine.drafter_down(name, NOW)
-    assert [machine._calibrations[name].estimate(0.5) > 0.5 for name in "ac"] == [True, True]
+    assert [machine._calibrations[name].estimator()(0.5) > 0.5 for name in "ac"] == [True, True]
     assert len(machine._calibrations) == 2
     assert [machine._votes.weight(name) > 1.0 for name in "abc"] == [True, False, True]
 
