@@ -277,7 +277,7 @@ def test_what_was_proposed_before_a_newer_plan_came_is_judged_all_the_same() -> 
     machine.plan(plan(FUSED, item(drafters=("a",)), round_id=1), NOW)
     machine.candidates(1, [guess(5, confidence=0.95)], 900, NOW)
     machine.plan(plan(FUSED, item(base=2, tokens=(9,), drafters=("a",)), round_id=2), NOW)
-    assert [(tally.tried, tally.hit) for tally in machine._calibrations["a"].bins if tally.tried] == [(1.0, 0.0)]
+    assert [(its.tried, its.hit) for its in machine._calibrations["a"].bins if its.tried] == [(1.0, 0.0)]
 
 
 def test_a_closed_session_is_drafted_for_no_more() -> None:
@@ -352,8 +352,8 @@ def test_only_tokens_below_the_committed_path_are_judged() -> None:
     tree = merge([chain([5, 6], [0.95, 0.95]), chain([7, 8], [0.05, 0.95])])
     machine.candidates(1, [Guess("s", tree)], 900, NOW)
     machine.plan(plan(SINGLE, item(base=2, tokens=(7, 9), drafters=("a",)), round_id=2), NOW)
-    tallies = [(tally.tried, tally.hit) for tally in machine._calibrations["a"].bins if tally.tried]
-    assert tallies == [(1.0, 1.0), (2.0, 0.0)], "7 was right; 5 and 8 were wrong; of 6 nothing is known"
+    known = [(its.tried, its.hit) for its in machine._calibrations["a"].bins if its.tried]
+    assert known == [(1.0, 1.0), (2.0, 0.0)], "7 was right; 5 and 8 were wrong; of 6 nothing is known"
 
 
 def test_cancelled_steps_that_are_never_answered_are_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

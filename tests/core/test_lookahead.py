@@ -101,10 +101,10 @@ def test_what_was_kept_is_judged_once_its_place_is_reached() -> None:
     (ahead,) = steps(commands)
     machine.candidates(ahead.step_id, [Guess("s", grown(ahead.items[0].tree, (2, 8), (3, 9)))], 100, 0.0)
     machine.plan(plan(2, 2, (5, 6, 7, 8)), 0.0)
-    tried = sum(tally.tried for tally in machine._calibrations["a"].tallies)
+    tried = sum(its.tried for its in machine._calibrations["a"].bins)
     assert tried == 4, "5, 6, 7 and 8"
     machine.plan(plan(3, 6, (9,)), 0.0)
-    assert sum(tally.tried for tally in machine._calibrations["a"].tallies) == 5
+    assert sum(its.tried for its in machine._calibrations["a"].bins) == 5
 
 
 def weighed(*nodes: tuple[int, int, float], base: TokenTree = EMPTY) -> TokenTree:
