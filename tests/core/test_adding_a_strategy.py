@@ -49,13 +49,15 @@ def copy(tmp_path: Path) -> Path:
     """The package with the example's strategy added."""
     shutil.copytree(ROOT / "cosine", tmp_path / "cosine", ignore=shutil.ignore_patterns("__pycache__"))
     core = tmp_path / "cosine" / "core"
+    if (core / "leader.py").exists():  # somebody has followed the page
+        return tmp_path
     file, member, question, row = steps()
     (core / "leader.py").write_text(file, encoding="utf-8")
     insert(core / "strategy.py", '    BANDIT = "bandit"\n', member)
     insert(core / "planner.py", "    if strategy.choice is Choice.ROUTED:\n", question)
     insert(core / "planner.py", "from cosine.core.live import Live\n", "from cosine.core.leader import leader\n")
     insert(core / "strategy.py", "PRESETS = {", f"{row}\n")
-    insert(core / "strategy.py", "COSINE)}", "LEADER, ")
+    insert(core / "strategy.py", "PLAIN, VANILLA, ", "LEADER, ")
     return tmp_path
 
 
