@@ -209,3 +209,22 @@ def forbidden_text(path: str, text: str) -> list[str]:
         for pattern in FORBIDDEN_TEXT
         if (found := pattern.search(line))
     ]
+
+
+def headings(text: str) -> set[str]:
+    """What a page's headings are called in links: lower case, words joined by hyphens, without punctuation."""
+    found = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+def dead_links(path: str, text: str, root: Path = ROOT) -> list[str]:
+    """Links of a page to files of the project, or to headings in them, that are not there."""
+    dead = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        name, _, heading = target.partition("#")
+        if "://" in target:
+            continue
+        page = (root / path).parent / name if name else root / path
+        if not page.exists() or (heading and heading not in headings(page.read_text(encoding="utf-8"))):
+            dead.append(f"{path}: nothing is at {target}")
+    return dead

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import rules
 from rules import ROOT, Source
@@ -168,3 +170,20 @@ def test_no_text_carries_a_trace_of_one_machine_or_one_way_of_working() -> None:
             continue
         found += rules.forbidden_text(path.relative_to(ROOT).as_posix(), text)
     assert not found
+
+
+def test_a_link_to_nowhere_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A `title`, and more\n```sh\n# no heading\n```\n")
+    good = "[a](page.md) [b](page.md#a-title-and-more) [c](#a-title-and-more) [d](https://example.org/x#y)"
+    assert not rules.dead_links("page.md", good, tmp_path)
+    for bad in ("[a](other.md)", "[b](page.md#title)", "[c](#no-heading)"):
+        assert len(rules.dead_links("page.md", bad, tmp_path)) == 1
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    dead: list[str] = []
+    for path in rules.listed_files():
+        if path.suffix == ".md":
+            dead += rules.dead_links(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8"))
+    assert not dead
