@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
 import re
 import signal
 from collections.abc import Callable, Mapping
@@ -28,6 +30,7 @@ STEADY_S = 10.0  # a peer that served this long starts its back-off anew
 SHOWN_LINES = 12
 SHOWN_BYTES = 8192
 REASON_LINE = re.compile(r"([A-Z][A-Z0-9_]+): (.+)")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ class Keeper:
     async def _live(self) -> int:
         """One process from start to end; returns its exit status."""
         self._ready_at = None
-        with self._log_path.open("ab") as log:
+        with self._open_log() as log:
             process = await self._start(self._plan.order(self.peer.address, self._variables), log)
             self._process = process
             self._change(state="starting", pid=process.pid)
@@ -117,14 +120,21 @@ class Keeper:
         self._process = None
         return status
 
+    def _open_log(self) -> BinaryIO:
+        """What the process writes goes there, or nowhere: it does not end for want of a log."""
+        try:
+            return self._log_path.open("ab", buffering=0)
+        except OSError as error:
+            _log.warning("what %s writes is lost: %s", self.peer.peer_id, error)
+            return open(os.devnull, "ab", buffering=0)
+
     async def _listen(self, process: Process, log: BinaryIO) -> None:
         """Reads standard output to its end: the readiness line, and what else a library may print."""
         assert process.stdout is not None
         while line := await _line(process.stdout):
             ready = _readiness(line)
             if ready is None:
-                log.write(line)
-                log.flush()
+                self._note_line(log, line)
                 continue
             self._ready_at = asyncio.get_running_loop().time()
             self._change(
@@ -133,6 +143,12 @@ class Keeper:
                 model=str(ready.get("model_id", "")),
                 restart_count=self.peer.restart_count + bool(self.peer.address),
             )
+
+    def _note_line(self, log: BinaryIO, line: bytes) -> None:
+        try:
+            log.write(line)
+        except OSError as error:
+            _log.warning("a line of %s is lost: %s", self.peer.peer_id, error)
 
     def _change(self, **fields: Any) -> None:
         self.peer = replace(self.peer, **fields)

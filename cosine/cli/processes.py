@@ -7,6 +7,8 @@ error: then the process is a fresh one.
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import os
 import signal
 import socket
@@ -17,11 +19,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import BinaryIO, Protocol
 
 from cosine.cli import forkserver, launch
-from cosine.cli.forkserver import Order
+from cosine.cli.forkserver import ORDER_BYTES_MAX, Order
 
 Start = Callable[[Order, BinaryIO], Awaitable["Process"]]
 
-SEND_TIMEOUT_S = 5.0
 # What `services.drafter` and `services.verifier` import where their model is a real one.
 ENGINE_MODULES = (
     "services.drafter.service",
@@ -29,6 +30,7 @@ ENGINE_MODULES = (
     "cosine.peer.model_service",
     "cosine.engine.transformers_engine",
 )
+_log = logging.getLogger(__name__)
 
 
 class Process(Protocol):
@@ -95,7 +97,10 @@ class ForkServer:
 
     def __init__(self, modules: Sequence[str], environment: Mapping[str, str]) -> None:
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._orders.settimeout(SEND_TIMEOUT_S)
+        self._orders.setblocking(False)
+        # the kernel doubles it: what can be sent can be read
+        self._orders.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ORDER_BYTES_MAX // 2)
+        self._turn = asyncio.Lock()  # one order at a time: a socket holds few, and a server that imports takes none
         with theirs:
             self._process = subprocess.Popen(
                 launched(*module_command(forkserver.__name__, [str(theirs.fileno()), *modules])),
@@ -123,17 +128,20 @@ class ForkServer:
 
     async def _fork(self, order: Order, errors: BinaryIO) -> Process | None:
         """None where the server is gone, or cannot fork."""
-        stdout, their_stdout = await _pipe()
-        report, their_report = await _pipe()
-        try:
-            descriptors = [their_stdout, errors.fileno(), their_report]
-            socket.send_fds(self._orders, [order.encoded()], descriptors)
-        except OSError:
-            return None
-        finally:
-            os.close(their_stdout)
-            os.close(their_report)
-        pid = await _number(report)
+        async with self._turn:
+            stdout, their_stdout = await _pipe()
+            report, their_report = await _pipe()
+            try:
+                descriptors = [their_stdout, errors.fileno(), their_report]
+                socket.send_fds(self._orders, [order.encoded()], descriptors)
+            except OSError as error:
+                if error.errno == errno.EMSGSIZE:
+                    _log.warning("%s is started without a fork: its environment is too large for one", order.module)
+                return None
+            finally:
+                os.close(their_stdout)
+                os.close(their_report)
+            pid = await _number(report)
         return None if pid is None else Forked(pid, stdout, report)
 
 

@@ -54,6 +54,7 @@ class Mesh:
         self.redis_url = spec.redis
         self.on_change = on_change
         self._forks, self._owns_forks = forks, forks is None
+        self._store_folder: tempfile.TemporaryDirectory[str] | None = None
         self._keepers: dict[str, Keeper] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
@@ -108,12 +109,12 @@ class Mesh:
                 if self._forks is None and any(plan.has_engine for plan in plans):
                     self._forks = fork_server()
                 if not self.redis_url:
+                    self._store_folder = tempfile.TemporaryDirectory(prefix="cosine-store-", ignore_cleanup_errors=True)
                     await self._start([STORE])
                     self.redis_url = f"redis://{self.peer('store').address}"
                 await self._start(plans)
         except BaseException as error:
-            await self.stop(grace_s=0)
-            self._forget_logs(type(error))
+            await self._leave(type(error), grace_s=0)
             if isinstance(error, TimeoutError):
                 raise self._too_late() from None
             raise
@@ -122,23 +123,35 @@ class Mesh:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.stop()
-        self._forget_logs(kind)
+        await self._leave(kind)
 
     async def stop(self, grace_s: float | None = None) -> None:
-        """Drains and ends all peers: first who takes requests in, last who holds the keys. 0 ends them at once."""
+        """Drains and ends all peers: first who takes requests in, last who holds the keys. 0 ends them at once, and so
+        does whoever cancels this."""
         grace_s = self.spec.grace_s if grace_s is None else grace_s
         try:
             deadline = asyncio.get_running_loop().time() + grace_s
             for role in STOP_ORDER if grace_s else ():
                 await self._stop_stage(role, deadline)
         finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        """Kills all peers; the store may end its server first, which writes into its folder until then."""
+        try:
             for keeper in self._keepers.values():
-                keeper.kill()
+                if keeper.peer.role != STORE.role:
+                    keeper.kill()
             if self._forks is not None and self._owns_forks:
                 self._forks.close()  # it may still import, and keepers wait for it
                 self._forks = None
+            await self._stop_stage(STORE.role, asyncio.get_running_loop().time())
+        finally:
+            for keeper in self._keepers.values():
+                keeper.kill()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            if self._store_folder is not None:
+                self._store_folder.cleanup()
 
     async def _stop_stage(self, role: str, deadline: float) -> None:
         stage = [keeper for keeper in self._keepers.values() if keeper.peer.role == role]
@@ -155,6 +168,8 @@ class Mesh:
         for plan in plans:
             start = self._forks.start if self._forks is not None and plan.has_engine else start_fresh
             variables = environment(plan.threads, self.redis_url)
+            if plan.role == STORE.role and self._store_folder is not None:
+                variables["TMPDIR"] = self._store_folder.name
             keeper = Keeper(plan, variables, self.log_dir, self._note, start)
             self._keepers[plan.peer_id] = keeper
             self._tasks[plan.peer_id] = task = asyncio.create_task(keeper.run(), name=plan.peer_id)
@@ -176,10 +191,13 @@ class Mesh:
                 f"logs cannot be written into {self.log_dir} ({error.strerror}); name a folder of yours with --log-dir",
             ) from error
 
-    def _forget_logs(self, kind: type[BaseException] | None) -> None:
-        """Removes our temporary folder after a mesh that was stopped, and keeps it after one that failed."""
-        if not self._keeps_logs and (kind is None or issubclass(kind, asyncio.CancelledError)):
-            shutil.rmtree(self.log_dir, ignore_errors=True)
+    async def _leave(self, kind: type[BaseException] | None, grace_s: float | None = None) -> None:
+        """Stops. Removes our temporary log folder after a mesh that was stopped, and keeps it after one that failed."""
+        try:
+            await self.stop(grace_s)
+        finally:
+            if not self._keeps_logs and (kind is None or issubclass(kind, asyncio.CancelledError)):
+                shutil.rmtree(self.log_dir, ignore_errors=True)
 
     def _note(self, peer: Peer) -> None:
         self._changed.set()
@@ -205,16 +223,21 @@ def fork_server() -> ForkServer | None:
 
 
 def interrupt_main_task(numbers: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)) -> None:
-    """From now on a first signal cancels the current task, so that its `async with` blocks drain; a second ends us."""
+    """From now on a first signal cancels the current task, so that its `async with` blocks drain; a second cancels
+    that, so that they end at once; a third ends us."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
+    is_second = False
 
     def on_signal() -> None:
+        nonlocal is_second
         task.cancel()
-        for number in numbers:
-            loop.remove_signal_handler(number)
-            with suppress(ValueError):
-                signal.signal(number, signal.SIG_DFL)
+        if is_second:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+                with suppress(ValueError):
+                    signal.signal(number, signal.SIG_DFL)
+        is_second = True
 
     for number in numbers:
         loop.add_signal_handler(number, on_signal)

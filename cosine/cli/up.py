@@ -6,9 +6,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
+import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_origin
@@ -21,6 +24,7 @@ from cosine.core.errors import BadRequest
 from cosine.text.masking import mask
 
 ONLY_IN_FILES = ("options", "peer_options")
+_log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,13 +61,15 @@ async def run(arguments: argparse.Namespace) -> int:
     reporter = Reporter(mesh, arguments.ready_file)
     mesh.on_change = reporter.note
     interrupt_main_task()
+    task = asyncio.current_task()
+    assert task is not None
     try:
         async with mesh:
             reporter.all_ready()
             await mesh.run()
     except asyncio.CancelledError:
-        print("stopped", flush=True)
-        return 0 if reporter.is_complete else 130
+        say("stopped")
+        return 0 if reporter.is_complete and task.cancelling() == 1 else 130
     finally:
         reporter.close()
     return 0
@@ -93,7 +99,7 @@ def check_ready_file(path: Path) -> None:
 
 class Reporter:
     """Says on standard output what becomes of the peers, and keeps the ready file true: one that an earlier mesh left
-    behind goes at once."""
+    behind goes at once. What cannot be written is logged; the mesh goes on."""
 
     def __init__(self, mesh: Mesh, ready_file: Path | None) -> None:
         self.is_complete = False
@@ -107,9 +113,9 @@ class Reporter:
         name = f"{peer.role:<10} {peer.peer_id:<16}"
         if peer.state == "serving":
             again = f" (again, pid {peer.pid})" if peer.restart_count else ""
-            print(f"{name} ready at {peer.address}{again}", flush=True)
+            say(f"{name} ready at {peer.address}{again}")
         elif peer.state == "down":
-            print(f"{name} died; starting it again, see {peer.log_path}", flush=True)
+            say(f"{name} died; starting it again, see {peer.log_path}")
         if self.is_complete and peer.is_serving:
             self._write()
 
@@ -118,13 +124,14 @@ class Reporter:
         self.is_complete = True
         self._write()
         address = self._mesh.gateway_address
-        print(f"mesh is up: gateway {address}, logs in {self._mesh.log_dir}; Ctrl-C stops it", flush=True)
-        print(f'try: cosine generate --address {address} "def "', flush=True)
+        say(f"mesh is up: gateway {address}, logs in {self._mesh.log_dir}; Ctrl-C stops it")
+        say(f'try: cosine generate --address {address} "def "')
 
     def close(self) -> None:
         """The mesh is gone, so is its ready file."""
         if self._ready_file is not None and self.is_complete:
-            self._ready_file.unlink(missing_ok=True)
+            with _ready_file_errors_logged():
+                self._ready_file.unlink(missing_ok=True)
 
     def _write(self) -> None:
         if self._ready_file is None:
@@ -136,7 +143,17 @@ class Reporter:
             "log_dir": str(self._mesh.log_dir),
             "peers": [asdict(peer) for peer in self._mesh.peers],
         }
-        write_atomically(self._ready_file, json.dumps(content, indent=1) + "\n")
+        with _ready_file_errors_logged():
+            write_atomically(self._ready_file, json.dumps(content, indent=1) + "\n")
+
+
+def say(line: str) -> None:
+    """Prints a line. Where standard output cannot be written, that is logged, and nothing more is said there."""
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        _log.warning("standard output cannot be written, nothing more is said there: %s", error)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -150,6 +167,14 @@ def write_atomically(path: Path, text: str) -> None:
         with suppress(FileNotFoundError):
             os.unlink(name)
         raise
+
+
+@contextmanager
+def _ready_file_errors_logged() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        _log.warning("the ready file cannot be kept true: %s", error)
 
 
 def _flag(name: str) -> str:

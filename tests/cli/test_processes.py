@@ -29,6 +29,9 @@ HEAVY = """import os
 IMPORTED_BY = os.getpid()
 open(os.environ["COUNTED"], "a").write("imported\\n")
 """
+GATED = """import os
+open(os.environ["GATE"]).read()
+"""
 RESTLESS = """import threading
 threading.Thread(target=threading.Event().wait, daemon=True).start()
 """
@@ -53,7 +56,8 @@ asyncio.run(main())
 @pytest.fixture
 def variables(tmp_path: Path) -> dict[str, str]:
     """The environment of a server and its orders; modules of the test can be imported there."""
-    for name, program in {"words": WORDS, "heavy": HEAVY, "restless": RESTLESS, "idle": IDLE}.items():
+    programs = {"words": WORDS, "heavy": HEAVY, "gated": GATED, "restless": RESTLESS, "idle": IDLE}
+    for name, program in programs.items():
         (tmp_path / f"{name}.py").write_text(program)
     return environment({"PYTHONPATH": f"{tmp_path}:{PROJECT_ROOT}", "COUNTED": str(tmp_path / "imports")})
 
@@ -163,6 +167,37 @@ async def test_what_cannot_be_imported_or_forked_leaves_fresh_processes(
         server.close()
     assert written.split()[-1] != str(server.pid)
     assert status == 3
+
+
+@pytest.mark.parametrize(("count", "padding"), [(17, ""), (6, "x" * 46_000)], ids=["many", "large"])
+async def test_orders_wait_for_a_server_that_imports_while_the_loop_goes_on(
+    count: int, padding: str, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    server = ForkServer(["heavy", "gated"], variables | {"GATE": str(gate)})
+    order = Order("words", ("0",), variables | {"PADDING": padding})
+    try:
+        runs = [asyncio.create_task(run(server.start, tmp_path, order)) for _ in range(count)]
+        for _ in range(count):
+            await asyncio.sleep(0)  # every one comes to where it waits
+        await asyncio.to_thread(gate.write_text, "")
+        ended = await asyncio.gather(*runs)
+    finally:
+        server.close()
+    assert [written.split()[-1] for written, _, _ in ended] == [str(server.pid)] * count
+
+
+async def test_an_environment_too_large_for_an_order_leaves_a_fresh_process_and_a_line_in_the_log(
+    server: ForkServer, tmp_path: Path, variables: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    large = {f"PADDING_{index}": "x" * 100_000 for index in range(11)}
+    written, _, status = await run(server.start, tmp_path, Order("words", ("3",), variables | large))
+    assert status == 3
+    assert written.split()[-1] != str(server.pid)
+    assert caplog.messages == ["words is started without a fork: its environment is too large for one"]
+    written, _, _ = await run(server.start, tmp_path, Order("words", ("0",), variables))
+    assert written.split()[-1] == str(server.pid)
 
 
 async def test_whoever_waits_for_a_server_that_imports_goes_on_when_it_is_closed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import tempfile
 from importlib.util import find_spec
@@ -14,8 +15,10 @@ import pytest
 from cosine.cli import checks
 from cosine.cli.__main__ import main
 from cosine.cli.checks import check_engine, check_models, check_redis
+from cosine.cli.keeper import Peer
 from cosine.cli.meshfile import MeshSpec
 from cosine.cli.supervisor import Mesh
+from cosine.cli.up import Reporter
 from cosine.core.errors import BadRequest, Mismatch, Unavailable
 
 TOY = ("up", "--target=toy", "--gateway=127.0.0.1:0")
@@ -125,6 +128,46 @@ def test_a_ready_file_of_a_mesh_that_runs_stays_where_a_second_is_refused(
     ready_file.write_text("{}")
     assert refused([f"--ready-file={ready_file}", "--pace=fast"], capsys).startswith("PACE")
     assert ready_file.exists()
+
+
+class Running(Mesh):
+    """A mesh of one peer that serves."""
+
+    peers = [Peer("gateway", "gateway", "gateway.log", "serving", "127.0.0.1:1", 7)]  # noqa: RUF012
+
+    def peer(self, peer_id: str) -> Peer:
+        return self.peers[0]
+
+
+def test_a_ready_file_that_cannot_be_written_is_logged_and_written_when_it_can_be_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mesh, ready_file = Running(MeshSpec(target="toy"), tmp_path), tmp_path / "run" / "ready.json"
+    reporter = Reporter(mesh, ready_file)
+    reporter.all_ready()
+    reporter.note(mesh.peers[0])
+    assert [line.partition(":")[0] for line in caplog.messages] == ["the ready file cannot be kept true"] * 2
+    ready_file.parent.mkdir()
+    reporter.note(mesh.peers[0])
+    assert [peer["pid"] for peer in json.loads(ready_file.read_text())["peers"]] == [7]
+    tmp_path.joinpath("run").rename(tmp_path / "gone")
+    tmp_path.joinpath("run").touch()
+    reporter.close()
+    assert len(caplog.messages) == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+def test_a_standard_output_that_cannot_be_written_is_logged_once_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    mesh = Running(MeshSpec(target="toy"), tmp_path)
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        reporter = Reporter(mesh, None)
+        reporter.note(mesh.peers[0])
+        reporter.all_ready()
+    (said,) = caplog.messages
+    assert said.startswith("standard output cannot be written, nothing more is said there: ")
 
 
 async def test_the_temporary_log_folder_of_a_mesh_that_cannot_start_stays(
