@@ -1,9 +1,10 @@
 """Where work for a model arrives: jobs of many streams, run on the engine's one thread, answered to whoever sent them.
 
 Jobs that wait are merged into one forward pass as long as their sessions differ. A stream that ends, or says that
-sessions ended, frees them. Jobs that their stream cancels are dropped from the queue, or given up while they run; they
-are answered all the same. A desk that drains answers what it has and takes nothing new. What a job means is for the
-service: it gives `Codec` functions and the computation. What a failing engine means is for `cosine.peer.passes`.
+sessions ended, frees them. Jobs that their stream cancels, or leaves behind as it ends, are dropped from the queue, or
+given up while they run; they are answered all the same. A desk that drains answers what it has and takes nothing new.
+What a job means is for the service: it gives `Codec` functions and the computation. What a failing engine means is for
+`cosine.peer.passes`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Generic, cast
+from typing import Any, Generic, TypeVar, cast
 
-from cosine.core.errors import BadRequest, Full
+from cosine.core.errors import BadRequest, Full, Unavailable
 from cosine.engine.base import Engine
 from cosine.engine.verifying import SessionItem, Status
 from cosine.engine.worker import Worker
@@ -30,6 +31,8 @@ from cosine.rpc.telemetry import Spans
 # then is a job: the transport's socket wakes the loop (two), and then its reader (three). Unasked work must not get
 # between, since the engine's thread keeps the interpreter from the loop.
 TURNS = 3
+PASS_TIMEOUT_S = 60.0  # as long as a scheduler waits for a batch
+FIRST_PASS_FACTOR = 5  # the first one may compile kernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class Codec(Generic[Item, Result]):
         return cast(Result, replace(result, **{name: told[name] for name in names}))
 
 
+Made = TypeVar("Made")
 Idle = Callable[[Callable[[], Sequence[Item]]], bool]
 
 
@@ -94,6 +98,9 @@ class Desk(Generic[Item, Result]):
     until it says that it has nothing to do; what it is given tells the items of jobs that have come meanwhile, which it
     ought not to keep waiting. Once it has raised, it is left alone for good.
 
+    An engine that takes longer over a pass than `pass_timeout_s`, over the first longer than FIRST_PASS_FACTOR times
+    that, hangs: `work` raises, and the process is to end.
+
     Where a `link` is set, answers on streams opened from then on arrive as late as over that link.
     """
 
@@ -107,10 +114,12 @@ class Desk(Generic[Item, Result]):
     ) -> None:
         self.codec = codec
         self.link: LinkPace | None = None
+        self.worker = Worker("engine")  # the thread that owns the engine
+        self.pass_timeout_s = PASS_TIMEOUT_S
         self._passes = Passes(engine, compute, codec.unable)
         self._observe = observe
         self._idle = idle
-        self._worker = Worker("engine")
+        self._has_run = False
         self._jobs: deque[_Job[Item]] = deque()
         self._running: Sequence[_Job[Item]] = ()
         self._unwanted: set[str] = set()  # sessions of cancelled jobs under way; the engine's thread reads it
@@ -153,9 +162,10 @@ class Desk(Generic[Item, Result]):
         self._jobs.append(job)
         self._arrived.set()
 
-    def cancel(self, stream: DeskStream[Any, Any], work_ids: Collection[int]) -> None:
-        """Drops jobs of a stream that wait, and gives up those under way."""
-        named = {id(job) for job in (*self._jobs, *self._running) if job.stream is stream and job.id in work_ids}
+    def cancel(self, stream: DeskStream[Any, Any], work_ids: Collection[int] | None = None) -> None:
+        """Drops jobs of a stream that wait, and gives up those under way: the named ones, or all."""
+        its = [job for job in (*self._jobs, *self._running) if job.stream is stream]
+        named = {id(job) for job in its if work_ids is None or job.id in work_ids}
         for job in self._running:
             if id(job) in named:
                 self._unwanted.update(item.session_id for item in job.work.items)
@@ -167,7 +177,7 @@ class Desk(Generic[Item, Result]):
             self._observe(job.work.items, results, 0.0)
 
     async def work(self) -> None:
-        """Runs jobs for ever; while none waits, what there is to do without one."""
+        """Runs jobs for ever; while none waits, what there is to do without one. Raises where the engine is broken."""
         restless = False
         while True:
             if not restless:
@@ -185,7 +195,7 @@ class Desk(Generic[Item, Result]):
             return False
         for _ in range(TURNS):
             await asyncio.sleep(0)
-        return bool(self._jobs) or await self._worker.run(lambda: self._try(idle))
+        return bool(self._jobs) or await self._on_engine(lambda: self._try(idle))
 
     def _try(self, idle: Idle[Item]) -> bool:
         try:
@@ -216,14 +226,15 @@ class Desk(Generic[Item, Result]):
         closing = jobs[0].closing
         if closing:
             self._sessions.difference_update(closing)
-            await self._worker.run(lambda: self._passes.close(closing))
+            await self._on_engine(lambda: self._passes.close(closing))
             return
         items = [item for job in jobs for item in job.work.items]
         self._sessions.update(item.session_id for item in items)
         for job in jobs:
             self._spans.start(id(job), "forward", job.work.traceparent)
         self._running = jobs
-        results, seconds = await self._worker.run(lambda: self._timed(items))
+        results, seconds = await self._on_engine(lambda: self._timed(items))
+        self._has_run = True
         self._running = ()
         self._unwanted.clear()
         done = iter(results)
@@ -231,6 +242,18 @@ class Desk(Generic[Item, Result]):
             self._spans.end(id(job))
             self._answer(job, [next(done) for _ in job.work.items], seconds)
         self._observe(items, results, seconds)
+
+    async def _on_engine(self, call: Callable[[], Made]) -> Made:
+        """The result of a call, made on the engine's thread. Raises Unavailable where the engine hangs."""
+        limit_s = self.pass_timeout_s * (1 if self._has_run else FIRST_PASS_FACTOR)
+        try:
+            async with asyncio.timeout(limit_s) as limit:
+                return await self.worker.run(call)
+        except TimeoutError:
+            if not limit.expired():  # the call's own
+                raise
+            message = f"a pass has not ended within {limit_s:g} s; start again, if it was only slow with more"
+            raise Unavailable("ENGINE_HANGS", f"{message} --pass-timeout-s") from None
 
     def _answer(self, job: _Job[Item], results: Sequence[Result], seconds: float) -> None:
         if job.stream is not None:
@@ -277,6 +300,7 @@ class DeskStream(Generic[Item, Result]):
             self._desk.cancel(self, parsed.work_ids)
 
     def on_closed(self) -> None:
+        self._desk.cancel(self)
         if self._link is not None:
             self._link.close()
         self._close(tuple(self._sessions))

@@ -10,6 +10,7 @@ from cosine.engine.loading import open_engine
 from cosine.engine.measuring import TimeModel, measure
 from cosine.engine.paced import PacedEngine
 from cosine.engine.processors import processor_of
+from cosine.engine.worker import Worker
 from cosine.peer.desk import Desk
 from cosine.peer.membership import membership
 from cosine.peer.model_settings import ModelSettings
@@ -43,9 +44,8 @@ async def serve_model(
     peer_id = settings.named(role)
     setup_logging(settings.log_level, service=role, peer=peer_id)
     link = settings.link_pace()
-    engine = open_engine(settings.model, settings.engine_options(), settings.engine_limits())
-    engine.warm_up()
-    times = measured(engine, settings)
+    worker = Worker("engine")  # the loop stays free to hear that it is to stop
+    engine, times = await worker.run(lambda: loaded(settings))
     card = engine.card
     identity = Identity(
         role=role,
@@ -59,6 +59,7 @@ async def serve_model(
         processor=processor_of(card.device, settings.threads),
     )
     servicer = make(engine, identity)
+    servicer.desk.worker, servicer.desk.pass_timeout_s = worker, settings.pass_timeout_s
     servicer.desk.link = link
     show_pacing(engine)
     service = Service(
@@ -70,6 +71,13 @@ async def serve_model(
         registrar=membership(settings, identity, servicer.learned),
     )
     await serve(settings, service)
+
+
+def loaded(settings: ModelSettings) -> tuple[Engine, TimeModel | None]:
+    """The engine, ready to serve, and its time model. Raises a MeshError where it cannot be loaded."""
+    engine = open_engine(settings.model, settings.engine_options(), settings.engine_limits())
+    engine.warm_up()
+    return engine, measured(engine, settings)
 
 
 def show_pacing(engine: Engine) -> None:

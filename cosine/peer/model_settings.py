@@ -6,6 +6,7 @@ from pydantic import Field
 
 from cosine.engine.base import EngineLimits
 from cosine.engine.loading import EngineOptions
+from cosine.peer.desk import PASS_TIMEOUT_S
 from cosine.peer.slow_link import LinkPace, parse_link
 from cosine.rpc.hello import STEP_SESSIONS_MAX, Bounds
 from cosine.rpc.settings import ServiceSettings
@@ -28,6 +29,9 @@ class ModelSettings(ServiceSettings):
     tokens_max: int = Field(2048, ge=16, description="tokens of one session, prompt and output, at most")
     tree_nodes_max: int = Field(64, ge=1, description="nodes of one token tree at most")
     prefill_chunk: int = Field(512, ge=16, description="context tokens run in one forward pass at most")
+    pass_timeout_s: float = Field(
+        PASS_TIMEOUT_S, gt=0, description="seconds of a pass before the process ends as hung; the first has five times"
+    )
 
     def engine_options(self) -> EngineOptions:
         return EngineOptions(self.dtype, self.device, self.threads, self.pace, self.cpu_dtype())

@@ -12,9 +12,10 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import grpc
 import structlog
@@ -85,7 +86,8 @@ async def serve(settings: ServiceSettings, service: Service) -> None:
     await server.start()
     telemetry.setup_tracing(identity.role, identity.peer_id)
     address = settings.advertise or f"{host}:{port}"
-    stop = _stop_event()
+    stop = asyncio.Event()
+    _on_signal(stop.set)
     tasks = [asyncio.ensure_future(start()) for start in service.background]
     if service.registrar is not None:
         tasks.append(asyncio.create_task(service.registrar.run(address, service.load)))
@@ -99,6 +101,7 @@ async def serve(settings: ServiceSettings, service: Service) -> None:
         await health.enter_graceful_shutdown()
         await _drain(service, settings.grace_s)
     finally:
+        await health.enter_graceful_shutdown()  # where a task has failed, nobody has been told
         await server.stop(0.2)
         await _end(tasks)
     log.info("stopped")
@@ -146,12 +149,11 @@ def _announce(identity: Identity, address: str) -> None:
     log.info("serving", **ready)
 
 
-def _stop_event() -> asyncio.Event:
-    stop = asyncio.Event()
+def _on_signal(react: Callable[[], object]) -> None:
+    """What the signals to stop do from now on."""
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
-    return stop
+        loop.add_signal_handler(name, react)
 
 
 async def _until_stopped(stop: asyncio.Event, tasks: Sequence[asyncio.Future[Any]]) -> None:
@@ -181,14 +183,36 @@ async def _drain(service: Service, grace_s: float) -> None:
             await service.drain()
 
 
-def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """The border of a process: known errors end it with one line and status 2, unknown ones with a traceback."""
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> NoReturn:
+    """The border of a process: known errors end it with one line and status 2, unknown ones with a traceback and status
+    1. It does not wait for its threads: an engine that hangs would keep it for ever."""
     telemetry.setup_logging("info")  # until the settings are read
+    status = 0
     try:
-        asyncio.run(main())
+        asyncio.run(_until_told(main))
     except MeshError as error:
         log.error("cannot go on", reason=error.reason, message=error.message, **error.details)
         print(f"{error.reason}: {error.message}", file=sys.stderr)
-        sys.exit(2)
+        status = 2
+    except Exception:  # the border
+        traceback.print_exc()
+        status = 1
     finally:
         telemetry.end_tracing()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+async def _until_told(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Runs `main`; a signal ends it, until `serve` hears it instead. Without a handler the first process of a container
+    would miss it."""
+    task = asyncio.current_task()
+    assert task is not None
+    _on_signal(task.cancel)
+    try:
+        await main()
+    except asyncio.CancelledError:
+        if not task.cancelling():  # nobody has told it
+            raise
+        log.info("stopped")

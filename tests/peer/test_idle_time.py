@@ -182,7 +182,7 @@ async def bench(log: Log) -> AsyncIterator[DeskStream[DraftItem, DraftResult]]:
         log.append("answer")
 
     desk: Bench = Desk(toy(), log.compute, CODEC, lambda *_: None, log.idle)
-    desk._worker = AtOnce()  # type: ignore[assignment]  # stands in for it
+    desk.worker = AtOnce()  # type: ignore[assignment]  # stands in for it
     tasks = [asyncio.create_task(desk.work()), asyncio.create_task(outbox.drain_into(write))]
     try:
         yield desk.open_stream(outbox, Bounds())

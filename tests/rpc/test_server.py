@@ -1,4 +1,4 @@
-"""The life of a service process: it serves, says that it drains to whoever asks, drains, and ends."""
+"""The life of a service process: it serves, says that it drains to whoever asks, drains, and ends; or fails."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from cosine.core.errors import Unavailable
 from cosine.rpc.hello import Identity
 from cosine.rpc.server import Service, serve
 from cosine.rpc.settings import ServiceSettings
@@ -39,16 +40,25 @@ class Registrar:
 
 
 class Process:
-    """A service whose drain begins and ends where the test says so, with time to spare or too little of it."""
+    """A service whose drain begins and ends where the test says so, with time to spare or too little of it; `fails` is
+    how its work fails, and when."""
 
     def __init__(self, grace_s: float = DEADLINE_S) -> None:
         self.registrar = Registrar()
         self.began, self.may_end = asyncio.Event(), asyncio.Event()
+        self.fails: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         settings = ServiceSettings(listen="127.0.0.1:0", grace_s=grace_s, _cli_parse_args=False)  # type: ignore[call-arg]  # an argument of pydantic-settings
         service = Service(
-            Identity("drafter", "d"), [(lambda *_: None, None, NAME)], drain=self._drain, registrar=self.registrar
+            Identity("drafter", "d"),
+            [(lambda *_: None, None, NAME)],
+            background=[self._work],
+            drain=self._drain,
+            registrar=self.registrar,
         )
         self.task = asyncio.create_task(serve(settings, service))
+
+    async def _work(self) -> None:
+        await self.fails
 
     async def _drain(self) -> None:
         self.began.set()
@@ -92,3 +102,14 @@ async def test_a_service_that_cannot_finish_in_time_ends_all_the_same() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         await process.began.wait()
     await process.ended()
+
+
+async def test_a_service_whose_work_fails_says_that_it_serves_no_more_and_ends() -> None:
+    process = Process()
+    async with asyncio.timeout(DEADLINE_S), grpc.aio.insecure_channel(await process.registrar.address) as channel:
+        told = HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=NAME))
+        assert (await told.read()).status == SERVING
+        process.fails.set_exception(Unavailable("ENGINE_HANGS", "it hangs"))
+        assert (await told.read()).status == NOT_SERVING
+    with pytest.raises(Unavailable):
+        await process.ended()
