@@ -23,7 +23,18 @@ from dataclasses import dataclass, field
 
 from cosine.core.calibration import Calibration, Consent, Record
 from cosine.core.growth import AHEAD_STEPS, Asked, Estimate, Growth, Session
-from cosine.core.plan import CancelSteps, Cooperation, DraftedTree, DraftPlan, Guess, PlanItem, Reading, Step, Trees
+from cosine.core.plan import (
+    CancelSteps,
+    CloseSessions,
+    Cooperation,
+    DraftedTree,
+    DraftPlan,
+    Guess,
+    PlanItem,
+    Reading,
+    Step,
+    Trees,
+)
 from cosine.core.tree import ROOT
 from cosine.core.voting import Votes
 
@@ -33,7 +44,7 @@ MISSES_MAX = 3
 REST_S = 5.0
 AHEAD_NODES_ENOUGH = 384
 
-Command = Step | Trees | CancelSteps
+Command = Step | Trees | CancelSteps | CloseSessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,7 @@ class Fusion:
     def __init__(self, sessions_max: int = 1024) -> None:
         self._sessions_max = sessions_max
         self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._holders: dict[str, set[str]] = {}
         self._drafters: set[str] = set()
         self._calibrations: dict[str, Calibration] = {}
         self._consent = Consent()
@@ -158,12 +170,16 @@ class Fusion:
         return min((round_.deadline for round_ in self._rounds.values() if not round_.ahead), default=None)
 
     def close(self, session_ids: Iterable[str]) -> list[Command]:
-        """Forgets sessions; a plan that works on one goes on without it."""
-        gone = set(session_ids)
-        commands = self._abandon(gone)
+        """Forgets sessions; a plan that works on one goes on without it. Who was ever asked of one is told: also a
+        drafter that has come back since, and of a session that had to make room here."""
+        gone = dict.fromkeys(session_ids)
+        commands = self._abandon(set(gone))
+        closings: dict[str, list[str]] = {}
         for session_id in gone:
             self._sessions.pop(session_id, None)
-        return commands
+            for drafter in self._holders.pop(session_id, ()):
+                closings.setdefault(drafter, []).append(session_id)
+        return [*commands, *(CloseSessions(drafter, tuple(ended)) for drafter, ended in sorted(closings.items()))]
 
     @property
     def session_count(self) -> int:
@@ -282,6 +298,8 @@ class Fusion:
         self._next_step += 1
         round_.waiting[step.step_id] = Question(drafter, asked)
         self._steps[step.step_id] = round_.plan.round_id
+        for session_id in asked:
+            self._holders.setdefault(session_id, set()).add(drafter)
         return step
 
     def _forget(self, round_: Round, step_id: int) -> None:

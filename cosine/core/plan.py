@@ -125,6 +125,14 @@ class CancelSteps:
 
 
 @dataclass(frozen=True, slots=True)
+class CloseSessions:
+    """Command: these sessions, of which a drafter has been asked, have ended."""
+
+    drafter: str
+    session_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Trees:
     """Command: the plan is done."""
 

@@ -9,7 +9,7 @@ the same token twice below one parent is one node that remembers all its propose
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import ge
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cosine.core.errors import BadRequest
 
 ROOT = -1
+CONFIDENCE_MAX = 1.0 + 1e-5  # a softmax in single precision may end a little above one; it is taken for one
 NO_KIDS: Mapping[int, int] = {}
 
 
@@ -50,6 +51,18 @@ def validate(tree: TokenTree, vocab_size: int) -> None:
         raise BadRequest("TREE_MALFORMED", "a node's parent must come before it")
     if min(tree.token_ids) < 0 or max(tree.token_ids) >= vocab_size:
         raise BadRequest("TOKEN_OUT_OF_RANGE", f"token ids must lie in 0..{vocab_size - 1}")
+
+
+def with_confidences(tree: TokenTree) -> TokenTree:
+    """A tree from the wire of which every node needs a confidence: the same, with none above one. Raises BadRequest
+    where one is missing or lies outside 0..1."""
+    if len(tree.confidences) != len(tree):
+        raise BadRequest("TREE_MALFORMED", "every node needs a confidence")
+    if any(not 0.0 <= confidence <= CONFIDENCE_MAX for confidence in tree.confidences):
+        raise BadRequest("CONFIDENCE", "every confidence must lie in 0..1")
+    if max(tree.confidences, default=0.0) <= 1.0:
+        return tree
+    return replace(tree, confidences=tuple(min(1.0, confidence) for confidence in tree.confidences))
 
 
 def chain(token_ids: Sequence[int], confidences: Sequence[float] = (), proposer: int = 0) -> TokenTree:

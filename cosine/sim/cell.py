@@ -13,8 +13,8 @@ from typing import Any
 
 from cosine.core import events as ev
 from cosine.core.config import SchedulerConfig
-from cosine.core.fusion import Fusion
-from cosine.core.plan import CancelSteps, Guess, Step, Trees
+from cosine.core.fusion import Command, Fusion
+from cosine.core.plan import CancelSteps, CloseSessions, Guess, Step, Trees
 from cosine.core.processors import Processor
 from cosine.core.scheduler import Scheduler
 from cosine.sim import wire
@@ -62,7 +62,6 @@ class Cell:
         self._alarm = Timer(self._clock, lambda: self.tell(ev.Tick()))
         self._deadline = Timer(self._clock, self._fusion_late)
         self._wires: dict[str, tuple[Wire, Wire]] = {}
-        self._holders: dict[str, set[str]] = {}
         self.verifiers: dict[str, VerifierPeer] = {}
         for index in range(profile.verifier_count):
             name = f"verifier-{number}-{index}"
@@ -167,9 +166,6 @@ class Cell:
             peer.there.send(wire.closing_bytes(sessions), lambda: peer.device.add(_closing(sessions)))
             return
         self.fusing.do(lambda: (self.fusion.close(sessions), 1), self._fusion_says)
-        for name in sorted(self._holders.pop(command.session_id, ())):
-            device = self.drafters[name].device
-            self._wire(name)[0].send(wire.closing_bytes(sessions), partial(device.add, _closing(sessions)))
 
     # -- fusion's commands
 
@@ -177,20 +173,26 @@ class Cell:
         plan = command.plan
         self.fusing.do(lambda: (self.fusion.plan(plan, self._clock.now), len(plan.items)), self._fusion_says)
 
-    def _fusion_says(self, commands: Sequence[Step | CancelSteps | Trees]) -> None:
+    def _fusion_says(self, commands: Sequence[Command]) -> None:
         for command in commands:
             if isinstance(command, Step):
                 self._send_step(command)
-            elif isinstance(command, CancelSteps):
-                device = self.drafters[command.drafter].device
-                cancel = partial(device.cancel, f"{self.number}", command.step_ids)
-                self._wire(command.drafter)[0].send(wire.ANSWER_BYTES, cancel)
-            else:
+            elif isinstance(command, Trees):
                 events = [ev.TreeCame(command.round_id, drafted) for drafted in command.results]
                 self.tell(*events, ev.PlanDone(command.round_id))
+            else:
+                self._take_back(command)
         deadline = self.fusion.next_deadline()
         if deadline is not None and (self._deadline.time is None or deadline < self._deadline.time):
             self._deadline.set(deadline)
+
+    def _take_back(self, command: CancelSteps | CloseSessions) -> None:
+        device, there = self.drafters[command.drafter].device, self._wire(command.drafter)[0]
+        if isinstance(command, CancelSteps):
+            there.send(wire.ANSWER_BYTES, partial(device.cancel, f"{self.number}", command.step_ids))
+        else:
+            closing = _closing(command.session_ids)
+            there.send(wire.closing_bytes(command.session_ids), partial(device.add, closing))
 
     def _fusion_late(self) -> None:
         self.fusing.do(lambda: (self.fusion.tick(self._clock.now), 1), self._fusion_says)
@@ -198,8 +200,6 @@ class Cell:
     def _send_step(self, step: Step) -> None:
         peer = self.drafters[step.drafter]
         there, back = self._wire(step.drafter)
-        for item in step.items:
-            self._holders.setdefault(item.session_id, set()).add(step.drafter)
 
         def answer(guesses: list[Guess], seconds: float) -> None:
             size = wire.candidates_bytes(guesses)

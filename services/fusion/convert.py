@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import Enum
 from itertools import chain
 from typing import Any, TypeVar
 
 from cosine.core.errors import BadRequest
 from cosine.core.plan import Cooperation, DraftedTree, DraftPlan, Guess, PlanItem, Reading, Step
-from cosine.core.tree import validate
+from cosine.core.tree import validate, with_confidences
 from cosine.rpc.convert import sampling_from_proto, sampling_to_proto, tree_from_proto, tree_to_proto
 from cosine.v1 import drafter_pb2, fusion_pb2, types_pb2
-
-CONFIDENCE_MAX = 1.0 + 1e-5  # a softmax in single precision may end a little above one; it is taken for one
 
 Choice = TypeVar("Choice", bound=Enum)
 
@@ -92,13 +89,7 @@ def guess_from_proto(result: drafter_pb2.DraftResult, vocab_size: int) -> Guess:
         return Guess(result.session_id, None, result.status == types_pb2.ITEM_STATUS_CACHE_MISS)
     tree = tree_from_proto(result.tree)
     validate(tree, vocab_size)
-    if len(tree.confidences) != len(tree):
-        raise BadRequest("TREE_MALFORMED", "every node of a guess needs a confidence")
-    if any(not 0.0 <= confidence <= CONFIDENCE_MAX for confidence in tree.confidences):
-        raise BadRequest("CONFIDENCE", "every confidence must lie in 0..1")
-    if max(tree.confidences, default=0.0) > 1.0:
-        tree = replace(tree, confidences=tuple(min(1.0, confidence) for confidence in tree.confidences))
-    return Guess(result.session_id, tree)
+    return Guess(result.session_id, with_confidences(tree))
 
 
 def trees_to_proto(round_id: int, results: tuple[DraftedTree, ...]) -> fusion_pb2.FuseResponse:

@@ -32,9 +32,11 @@ class Drafter:
         self._credits = max(1, link.peer.bounds.credits)
         self._unanswered: set[int] = set()
         self._waiting: deque[Step] = deque(maxlen=WAITING_MAX)
+        self._ended: set[str] = set()  # not told yet: steps that wait name them
 
     def ask(self, step: Step) -> bool:
         """Sends a step, now or when its turn comes; False where the link is down."""
+        self._ended.difference_update(item.session_id for item in step.items)
         self._waiting.append(step)
         return self._send_waiting()
 
@@ -55,8 +57,10 @@ class Drafter:
             self.link.send(drafter_pb2.DraftRequest(cancel=types_pb2.CancelWork(work_ids=sent)))
 
     def close(self, session_ids: Iterable[str]) -> None:
-        """Sessions ended; takes no credit."""
-        self.link.send(drafter_pb2.DraftRequest(close=types_pb2.CloseSessions(session_ids=session_ids)))
+        """Sessions ended; takes no credit. The drafter hears of one behind the last step that waits and names it, which
+        would open it again."""
+        self._ended.update(session_ids)
+        self._tell_ended()
 
     def _send_waiting(self) -> bool:
         while self._waiting and len(self._unanswered) < self._credits:
@@ -64,7 +68,17 @@ class Drafter:
             self._unanswered.add(step.step_id)
             if not self.link.send(self._encode(step)):
                 return False
+        self._tell_ended()
         return True
 
     def _keep_waiting(self, steps: Iterable[Step]) -> None:
         self._waiting = deque(steps, maxlen=WAITING_MAX)
+        self._tell_ended()
+
+    def _tell_ended(self) -> None:
+        if not self._ended:
+            return
+        ended = sorted(self._ended.difference(item.session_id for step in self._waiting for item in step.items))
+        if ended:
+            self._ended.difference_update(ended)
+            self.link.send(drafter_pb2.DraftRequest(close=types_pb2.CloseSessions(session_ids=ended)))

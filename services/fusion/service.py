@@ -10,7 +10,7 @@ import grpc
 import structlog
 
 from cosine.core.fusion import Command, Fusion
-from cosine.core.plan import CancelSteps, Step, Trees
+from cosine.core.plan import CancelSteps, CloseSessions, Step, Trees
 from cosine.rpc.hello import Identity, processor_to_proto
 from cosine.rpc.metrics import FUSION_SESSIONS, FUSION_STALE
 from cosine.rpc.streams import Credits, Outbox, PeerLink, accept
@@ -82,14 +82,8 @@ class FusionServicer(FusionServiceServicer):
         self._carry_out(self._core.plan(plan, self._now()))
 
     def close(self, session_ids: Iterable[str]) -> None:
-        """Sessions ended: forget them here and at every drafter."""
-        ended = list(session_ids)
-        if not ended:
-            return
-        self._carry_out(self._core.close(ended))
-        FUSION_SESSIONS.set(self._core.session_count)
-        for drafter in self._drafters.values():
-            drafter.close(ended)
+        """Sessions ended: forget them here and at the drafters that were asked of them."""
+        self._carry_out(self._core.close(session_ids))
 
     async def drain(self) -> None:
         """Has no drafters for new plans any more; returns once all plans are answered, which takes their deadlines at
@@ -160,6 +154,9 @@ class FusionServicer(FusionServiceServicer):
             elif isinstance(command, CancelSteps):
                 if command.drafter in self._drafters:
                     self._drafters[command.drafter].cancel(command.step_ids)
+            elif isinstance(command, CloseSessions):
+                if command.drafter in self._drafters:
+                    self._drafters[command.drafter].close(command.session_ids)
             else:
                 self._finish(command)
         self._set_timer()

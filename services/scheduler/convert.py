@@ -9,7 +9,7 @@ from itertools import islice
 from cosine.core import events as ev
 from cosine.core.errors import BadRequest
 from cosine.core.plan import DraftedTree
-from cosine.core.tree import TokenTree
+from cosine.core.tree import CONFIDENCE_MAX, TokenTree, validate, with_confidences
 from cosine.rpc.convert import sampling_from_proto, sampling_to_proto, tree_from_proto, tree_to_proto
 from cosine.rpc.errors import to_failure
 from cosine.rpc.hello import Identity
@@ -22,7 +22,6 @@ FINISH = {
 }
 # Of one message to a gateway that has grown while it waited: with logprobs far below the bound on a message's bytes.
 JOINED_TOKENS_MAX = 4096
-OPINION_MAX = 1.0 + 1e-5  # a softmax in single precision may end a little above one
 
 
 def admission_from_proto(message: scheduler_pb2.AdmittedRequest, clock_offset: float) -> ev.Admission:
@@ -92,16 +91,21 @@ def plan_to_proto(command: ev.SendPlan, traceparent: str) -> fusion_pb2.DraftPla
     )
 
 
-def trees_from_proto(message: fusion_pb2.DraftedTrees) -> list[ev.Event]:
-    """The trees of a plan. Raises BadRequest where the opinions on one are not its proposers'."""
+def trees_from_proto(message: fusion_pb2.DraftedTrees, vocab_size: int) -> list[ev.Event]:
+    """The trees of a plan for a target of `vocab_size` tokens. Raises BadRequest where one is none, does not tell of
+    every node how sure who was of it, or comes with opinions that are not its proposers'."""
     return [
-        *(ev.TreeCame(message.round_id, _tree(result)) for result in message.results),
+        *(ev.TreeCame(message.round_id, _tree(result, vocab_size)) for result in message.results),
         ev.PlanDone(message.round_id),
     ]
 
 
-def _tree(result: fusion_pb2.DraftedTree) -> DraftedTree:
+def _tree(result: fusion_pb2.DraftedTree, vocab_size: int) -> DraftedTree:
     tree = tree_from_proto(result.tree)
+    validate(tree, vocab_size)
+    tree = with_confidences(tree)
+    if len(tree.proposers) != len(tree):
+        raise BadRequest("TREE_MALFORMED", "every node needs its proposers")
     return DraftedTree(
         result.session_id,
         result.base_length,
@@ -116,10 +120,10 @@ def _tree(result: fusion_pb2.DraftedTree) -> DraftedTree:
 def _opinions(tree: TokenTree, said: Sequence[float]) -> tuple[tuple[float, ...], ...]:
     """What every node's proposers said of it, in the order of their bits. Raises BadRequest."""
     counts = [bits.bit_count() for bits in tree.proposers]
-    if len(counts) != len(tree) or len(said) != sum(counts):
+    if len(said) != sum(counts):
         named = {"field": "opinions", "value": str(len(said)), "allowed": str(sum(counts))}
         raise BadRequest("TREE_MALFORMED", "a tree needs one opinion per proposer of each node", named)
-    if not all(0.0 <= opinion <= OPINION_MAX for opinion in said):
+    if not all(0.0 <= opinion <= CONFIDENCE_MAX for opinion in said):
         raise BadRequest("CONFIDENCE", "every opinion must lie in 0..1", {"field": "opinions"})
     rest = iter(said)
     return tuple(tuple(islice(rest, count)) for count in counts)

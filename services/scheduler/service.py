@@ -244,7 +244,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         """Fusion has answered a plan."""
         if peer_id in self._fusions:
             self._fusions[peer_id].answered(message.round_id)
-        self.handle(*convert.trees_from_proto(message))
+        self.handle(*convert.trees_from_proto(message, self._target.vocab_size))
 
     def drafters_changed(self, fusion: str, entries: tuple[Identity, ...]) -> None:
         """Fusion says which drafters it is connected to."""

@@ -22,6 +22,11 @@ class Target:
         self._verifiers: dict[str, Identity] = {}
         self._refused: dict[str, Identity] = {}
 
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens the target knows; 0 while there is none."""
+        return 0 if self._chosen is None else self._chosen.vocab_size
+
     def gateway_came(self, gateway: Identity) -> None:
         """The first gateway that says which tokenizer it speaks is believed."""
         if self._gateway is None and gateway.tokenizer_fingerprint:

@@ -16,7 +16,7 @@ from cosine.core.config import SchedulerConfig
 from cosine.core.errors import MeshError
 from cosine.core.fusion import Command as FusionCommand
 from cosine.core.fusion import Fusion, Guess, Step
-from cosine.core.plan import CancelSteps
+from cosine.core.plan import CancelSteps, CloseSessions
 from cosine.core.sampling import GREEDY, Sampling
 from cosine.core.scheduler import Scheduler
 from cosine.core.tree import TokenTree
@@ -332,6 +332,10 @@ class Mesh:
                 continue
             if isinstance(command, CancelSteps):
                 continue
+            if isinstance(command, CloseSessions):
+                if command.drafter in self.drafters:
+                    self._post_close(command)
+                continue
             for drafted in command.results:
                 self._answer(FUSION, ev.TreeCame(command.round_id, drafted))
             self._answer(FUSION, ev.PlanDone(command.round_id))
@@ -355,12 +359,10 @@ class Mesh:
         if command.peer_id in self.verifiers:
             self.verifiers[command.peer_id].close([command.session_id])
         elif self.fusion is not None:
-            self.fusion.close([command.session_id])
-            for name in self.drafters:
-                self._post_close(name, command.session_id)
+            self._fusion_says(self.fusion.close([command.session_id]))
 
-    def _post_close(self, drafter: str, session_id: str) -> None:
-        self._post(FUSION, drafter, lambda: self.drafters[drafter].close([session_id]))
+    def _post_close(self, command: CloseSessions) -> None:
+        self._post(FUSION, command.drafter, lambda: self.drafters[command.drafter].close(command.session_ids))
 
 
 def draft_step(engine: ToyEngine, step: Step) -> list[Guess]:

@@ -11,7 +11,7 @@ import pytest
 from harness import paths
 
 from cosine.core.fusion import MISSES_MAX, REST_S, Command, Fusion, Guess, Step, Trees
-from cosine.core.plan import CancelSteps, Cooperation, DraftedTree, DraftPlan, PlanItem
+from cosine.core.plan import CancelSteps, CloseSessions, Cooperation, DraftedTree, DraftPlan, PlanItem
 from cosine.core.tree import TokenTree, chain, merge
 
 NOW = 100.0
@@ -56,6 +56,8 @@ def told(commands: Sequence[Command]) -> str:
             lines.append(f"{command.drafter}#{command.step_id} {its}")
         elif isinstance(command, CancelSteps):
             lines.append(f"{command.drafter} drops {list(command.step_ids)}")
+        elif isinstance(command, CloseSessions):
+            lines.append(f"{command.drafter} closes {' '.join(command.session_ids)}")
         else:
             lines += [drawn(tree) for tree in command.results] or ["nothing"]
     return "\n".join(lines)
@@ -361,7 +363,7 @@ def test_cancelled_steps_that_are_never_answered_are_forgotten_in_the_end(monkey
     machine = fusion("a")
     for step_id in (1, 2, 3):
         machine.plan(plan(SINGLE, item(f"s{step_id}", drafters=("a",)), round_id=step_id), NOW)
-        assert told(machine.close([f"s{step_id}"])) == f"a drops [{step_id}]\nnothing"
+        assert told(machine.close([f"s{step_id}"])) == f"a drops [{step_id}]\nnothing\na closes s{step_id}"
     counts = []
     for step_id in (3, 2, 1):
         machine.candidates(step_id, [], 900, NOW)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cosine.core.fusion import MISSES_MAX, Command, Fusion
 from cosine.core.growth import AHEAD_STEPS
-from cosine.core.plan import CancelSteps, Cooperation, DraftPlan, Guess, PlanItem, Step, Trees
+from cosine.core.plan import CancelSteps, CloseSessions, Cooperation, DraftPlan, Guess, PlanItem, Step, Trees
 from cosine.core.tree import EMPTY, ROOT, TokenTree, chain
 
 
@@ -83,7 +83,7 @@ def test_a_verdict_that_leaves_the_tree_starts_afresh_and_cancels_what_is_under_
 def test_a_closed_session_is_drafted_ahead_for_no_more() -> None:
     machine, commands = machine_with_tree()
     (ahead,) = steps(commands)
-    assert machine.close(["s"]) == [CancelSteps("a", (ahead.step_id,))]
+    assert machine.close(["s"]) == [CancelSteps("a", (ahead.step_id,)), CloseSessions("a", ("s",))]
 
 
 def test_lookahead_ends_after_its_steps_and_needs_no_deadline() -> None:

@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 
 from cosine.core.errors import BadRequest
-from cosine.core.tree import prune
+from cosine.core.tree import CONFIDENCE_MAX, prune
 from cosine.peer.links import Links
 from cosine.rpc import hello
 from cosine.rpc.errors import Borders, from_rpc_error
@@ -28,7 +28,7 @@ from cosine.v1.drafter_pb2_grpc import (
     add_DrafterServiceServicer_to_server,
 )
 from cosine.v1.fusion_pb2_grpc import FusionServiceStub, add_FusionServiceServicer_to_server
-from services.fusion.convert import CONFIDENCE_MAX, guess_from_proto
+from services.fusion.convert import guess_from_proto
 from services.fusion.service import FusionServicer
 
 PATIENCE_S = 20.0
