@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import sys
 import threading
 from collections.abc import Coroutine, Generator, Sequence
@@ -14,6 +15,7 @@ from cosine.client.async_client import AsyncClient
 from cosine.client.options import Options
 from cosine.client.persistence import RetryPolicy
 from cosine.client.results import Chunk, Completion, Model, Peer
+from cosine.core.errors import Cancelled
 
 _T = TypeVar("_T")
 
@@ -31,6 +33,8 @@ class Client:
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self._client = AsyncClient(*addresses, retry=retry, credentials=credentials)
+        self._is_closed = False
+        self._lock = threading.Lock()  # nothing is handed to the loop once it is about to end
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="cosine-client", daemon=True)
         self._thread.start()
@@ -68,10 +72,14 @@ class Client:
         return self._run(self._client.model())
 
     def close(self) -> None:
-        """Closes all channels and ends the thread; a second call does nothing."""
-        if self._is_over:
-            return
-        self._run(self._client.close())
+        """Closes all channels and ends the thread; calls that other threads wait for end with Cancelled. A second call
+        does nothing."""
+        with self._lock:
+            if self._is_over:
+                return
+            self._is_closed = True
+            ending = asyncio.run_coroutine_threadsafe(self._end(), self._loop)
+        ending.result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -85,16 +93,27 @@ class Client:
     @property
     def _is_over(self) -> bool:
         """True once nothing can be run any more: the client is closed, or the program ends, and its threads have."""
-        return self._loop.is_closed() or sys.is_finalizing()
+        return self._is_closed or sys.is_finalizing()
+
+    async def _end(self) -> None:
+        """Ends all that runs on the loop."""
+        await self._client.close()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Runs work on the loop's thread; an interruption here (Ctrl-C) cancels it there."""
-        if self._is_over:
-            work.close()
-            raise RuntimeError("the client is closed")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        with self._lock:
+            if self._is_over:
+                work.close()
+                raise RuntimeError("the client is closed")
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            raise Cancelled("CLIENT_CLOSED", "the client was closed while a call ran; open another") from None
         except BaseException:
             future.cancel()
             raise

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 
+from cosine.rpc.channel import MESSAGE_BYTES_MAX
 from cosine.rpc.hello import Identity
 from cosine.rpc.streams import LinkOwner, PeerLink
 from cosine.store.registry import DRAINING, LOST, PeerRecord
@@ -34,6 +35,7 @@ class Links:
         request: Callable[..., Any],
         owner: LinkOwner,
         on_draining: Callable[[PeerLink], None] = lambda _: None,
+        message_bytes_max: int = MESSAGE_BYTES_MAX,
     ) -> None:
         self._role = role
         self._identity = identity
@@ -41,6 +43,7 @@ class Links:
         self._request = request
         self._owner = owner
         self.on_draining = on_draining
+        self._message_bytes_max = message_bytes_max
         self._links: dict[Place, PeerLink] = {}
         self._tasks: dict[Place, asyncio.Task[None]] = {}
         self._wanted: set[Place] = set()
@@ -61,8 +64,7 @@ class Links:
                 self._wanted = {place for place, state in places.items() if state not in (LOST, DRAINING)}
                 self._note_draining({place for place, state in places.items() if state == DRAINING})
                 for place in self._wanted - self._links.keys():
-                    link = PeerLink(*place, self._method, self._request, self._identity, self._role, self)
-                    self._links[place] = link
+                    self._links[place] = link = self._link(place)
                     self._tasks[place] = tasks.create_task(link.run())
                 for place in list(self._links):
                     self._drop_unwanted(place)
@@ -79,6 +81,10 @@ class Links:
         self._owner.on_down(link, reason)
         for place in [place for place, other in self._links.items() if other is link]:
             self._drop_unwanted(place)
+
+    def _link(self, place: Place) -> PeerLink:
+        size = self._message_bytes_max
+        return PeerLink(*place, self._method, self._request, self._identity, self._role, self, size)
 
     def _note_draining(self, places: set[Place]) -> None:
         fresh = places - self._draining

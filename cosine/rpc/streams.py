@@ -27,6 +27,7 @@ from cosine.rpc.hello import Identity
 OUTBOX_MAX = 1024
 BACKOFF_FIRST_S = 0.05
 BACKOFF_LAST_S = 2.0
+STEADY_S = 5.0  # a link that stood this long starts its back-off anew
 GREETING_TIMEOUT_S = 10.0
 END = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
 
@@ -152,8 +153,33 @@ class LinkOwner(Protocol):
     def on_down(self, link: PeerLink, reason: str) -> None: ...
 
 
+class Backoff:
+    """Seconds until the next dial, doubled up to BACKOFF_LAST_S: with each dial that fails, and with each link in a row
+    that did not stand for STEADY_S."""
+
+    def __init__(self) -> None:
+        self._last_s = BACKOFF_FIRST_S
+        self._next_loss_s = BACKOFF_FIRST_S
+
+    def missed(self) -> float:
+        """A dial has failed."""
+        self._last_s = _doubled(self._last_s)
+        return self._last_s
+
+    def lost(self, stood_s: float) -> float:
+        """A link has ended that stood for `stood_s`."""
+        self._last_s = BACKOFF_FIRST_S if stood_s >= STEADY_S else self._next_loss_s
+        self._next_loss_s = _doubled(self._last_s)
+        return self._last_s
+
+
+def _doubled(delay_s: float) -> float:
+    return min(2 * delay_s, BACKOFF_LAST_S)
+
+
 class PeerLink:
     """One stream to one peer, kept up for ever. `method` names the stream on a channel, `request` its message type.
+    No message may be larger than `message_bytes_max`, either way.
 
     Whoever else answers at the address is refused: it may have been given to another peer.
     """
@@ -167,6 +193,7 @@ class PeerLink:
         identity: Identity,
         expected_role: str,
         owner: LinkOwner,
+        message_bytes_max: int = MESSAGE_BYTES_MAX,
     ) -> None:
         self.address = address
         self.peer: Identity | None = None
@@ -176,7 +203,9 @@ class PeerLink:
         self._identity = identity
         self._expected_role = expected_role
         self._owner = owner
+        self._options = channel_options(message_bytes_max)
         self._outbox: Outbox | None = None
+        self._up_at_s = 0.0
         self._is_missed = False  # whether the log says that dialling fails
 
     @property
@@ -197,11 +226,11 @@ class PeerLink:
 
     async def run(self) -> None:
         """Dials until cancelled. A peer that does not fit is tried again at the slowest pace."""
-        delay = BACKOFF_FIRST_S
+        backoff, now_s = Backoff(), asyncio.get_running_loop().time
         while True:
             refused = False
             try:
-                async with grpc.aio.insecure_channel(self.address, options=channel_options()) as channel:
+                async with grpc.aio.insecure_channel(self.address, options=self._options) as channel:
                     await self._converse(channel)
                 reason = "peer closed the stream"
             except grpc.aio.AioRpcError as error:
@@ -213,10 +242,10 @@ class PeerLink:
             except Exception as error:  # the border
                 reason, refused = internal(error, f"the link to {self.address}").message, True
             if self._lower(reason):
-                delay = BACKOFF_FIRST_S
+                delay = backoff.lost(now_s() - self._up_at_s)
             else:
                 self._miss(reason, refused)
-                delay = min(delay * 2, BACKOFF_LAST_S)
+                delay = backoff.missed()
             await asyncio.sleep(BACKOFF_LAST_S if refused else delay * random.uniform(0.7, 1.3))
 
     def _explain(self, error: grpc.aio.AioRpcError) -> tuple[str, bool]:
@@ -248,6 +277,7 @@ class PeerLink:
             raise Mismatch("NO_GREETING", f"{self.address} ended the stream without a greeting")
         self.peer = self._checked(hello.from_proto(first.hello, self._expected_role))
         self._outbox = Outbox()
+        self._up_at_s = asyncio.get_running_loop().time()
         self._is_missed = False
         log.info("link up", address=self.address, peer=self.peer.peer_id)
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from collections.abc import Hashable
 from typing import Protocol, TextIO, runtime_checkable
 
@@ -21,6 +22,7 @@ from cosine.core.errors import Unavailable
 
 TRACEPARENT = "traceparent"
 OPEN_SPANS_MAX = 256
+LAST_SPANS_S = 1.0  # for the spans that are left when a service ends
 propagator = TraceContextTextMapPropagator()
 
 
@@ -85,10 +87,12 @@ def setup_tracing(service: str, peer_id: str) -> None:
 
 
 def end_tracing() -> None:
-    """Exports the spans that are left."""
+    """Exports the spans that are left, within LAST_SPANS_S: a collector that is away, or silent, costs no more."""
     provider = trace.get_tracer_provider()
     if isinstance(provider, Exporting):
-        provider.shutdown()
+        export = threading.Thread(target=provider.shutdown, name="last-spans", daemon=True)
+        export.start()
+        export.join(LAST_SPANS_S)
 
 
 def serve_metrics(listen: str) -> None:
@@ -96,7 +100,7 @@ def serve_metrics(listen: str) -> None:
     if listen:
         host, _, port = listen.rpartition(":")
         try:
-            start_http_server(int(port), host)
+            start_http_server(int(port), host.strip("[]"))
         except OSError as error:
             raise Unavailable(
                 "ADDRESS_IN_USE",

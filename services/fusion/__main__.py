@@ -38,6 +38,7 @@ async def main() -> None:
         DraftRequest,
         servicer,
         on_draining=servicer.on_draining,
+        message_bytes_max=settings.message_bytes_max,
     )
     registry = Registry(store)
     service = Service(

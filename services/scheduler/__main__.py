@@ -38,27 +38,28 @@ class SchedulerSettings(ServiceSettings):
     verifier_wait_s: float = Field(60.0, gt=0, description="seconds a request waits for a verifier before it fails")
     batch_deadline_s: float = Field(60.0, gt=0, description="seconds until a verifier that says nothing is given up")
 
+    def config(self, session_prefix: str) -> SchedulerConfig:
+        return SchedulerConfig(
+            session_prefix=session_prefix,
+            default_strategy=parse(self.strategy).name,
+            live_max=self.live_max,
+            prefill_chunk=self.prefill_chunk,
+            batch_rows_max=self.batch_rows_max,
+            batch_tokens_max=self.batch_tokens_max,
+            batch_ms_max=self.batch_ms_max,
+            draft_deadline_min=self.draft_deadline_ms_min,
+            draft_deadline_max=self.draft_deadline_ms_max,
+            verifier_wait_s=self.verifier_wait_s,
+            batch_deadline_s=self.batch_deadline_s,
+        )
+
 
 async def main() -> None:
     settings = read(SchedulerSettings)
     peer_id = settings.named("scheduler")
     setup_logging(settings.log_level, service="scheduler", peer=peer_id)
     identity = Identity(role="scheduler", peer_id=peer_id)
-    core = Scheduler(
-        SchedulerConfig(
-            session_prefix=f"{identity.incarnation:x}",
-            default_strategy=parse(settings.strategy).name,
-            live_max=settings.live_max,
-            prefill_chunk=settings.prefill_chunk,
-            batch_rows_max=settings.batch_rows_max,
-            batch_tokens_max=settings.batch_tokens_max,
-            batch_ms_max=settings.batch_ms_max,
-            draft_deadline_min=settings.draft_deadline_ms_min,
-            draft_deadline_max=settings.draft_deadline_ms_max,
-            verifier_wait_s=settings.verifier_wait_s,
-            batch_deadline_s=settings.batch_deadline_s,
-        )
-    )
+    core = Scheduler(settings.config(f"{identity.incarnation:x}"))
     store = open_store(settings, identity)
     await store.ping()
     servicer = SchedulerServicer(identity, core, AdmissionReader(store, f"{peer_id}-{identity.incarnation:x}"))
@@ -72,8 +73,16 @@ async def main() -> None:
         VerifyRequest,
         to_verifiers,
         on_draining=to_verifiers.on_draining,
+        message_bytes_max=settings.message_bytes_max,
     )
-    fusions = Links("fusion", identity, lambda link: FusionServiceStub(link).Fuse, FuseRequest, to_fusions)
+    fusions = Links(
+        "fusion",
+        identity,
+        lambda link: FusionServiceStub(link).Fuse,
+        FuseRequest,
+        to_fusions,
+        message_bytes_max=settings.message_bytes_max,
+    )
 
     async def drain() -> None:
         await servicer.drain()

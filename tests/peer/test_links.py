@@ -17,6 +17,7 @@ from cosine.v1.drafter_pb2 import DraftRequest
 
 RECORD = PeerRecord("drafter", "d", "127.0.0.1:1", 7)
 DEADLINE_S = 10.0
+BOUND = 4096
 
 
 class Link:
@@ -25,9 +26,18 @@ class Link:
     dialled: list[Link]
 
     def __init__(
-        self, peer_id: str, address: str, _method: object, _request: object, _us: Identity, role: str, owner: Links
+        self,
+        peer_id: str,
+        address: str,
+        _method: object,
+        _request: object,
+        _us: Identity,
+        role: str,
+        owner: Links,
+        message_bytes_max: int,
     ) -> None:
         self.address = address
+        self.message_bytes_max = message_bytes_max
         self.is_up = False
         self.peer = Identity(role, peer_id, 7)
         self._owner = owner
@@ -52,7 +62,8 @@ class Bench:
         self.told: list[str] = []
         self._views: asyncio.Queue[tuple[PeerRecord, ...]] = asyncio.Queue()
         us = Identity("fusion", "f")
-        self.links = Links("drafter", us, lambda _: None, DraftRequest, self, lambda _: self.told.append("draining"))
+        note = self.told.append
+        self.links = Links("drafter", us, lambda _: None, DraftRequest, self, lambda _: note("draining"), BOUND)
 
     def on_up(self, _link: object, _peer: Identity) -> None:
         self.told.append("up")
@@ -140,3 +151,9 @@ async def test_every_link_leads_to_the_peer_that_the_registry_names(dialled: lis
     async with following() as bench:
         await bench.see(SERVING)
     assert [(link.peer.peer_id, link.address) for link in dialled] == [(RECORD.peer_id, RECORD.address)]
+
+
+async def test_every_link_takes_messages_of_the_size_that_its_process_does(dialled: list[Link]) -> None:
+    async with following() as bench:
+        await bench.see(SERVING)
+    assert [link.message_bytes_max for link in dialled] == [BOUND]

@@ -240,6 +240,71 @@ async def test_nothing_waits_for_what_was_sent_on_a_stream_that_has_ended() -> N
         await outbox.flushed()
 
 
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that a link waits before each dial but the first; nobody really waits, and no dice are cast."""
+    waited: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(streams, "BACKOFF_FIRST_S", 1.0)
+    monkeypatch.setattr(streams, "BACKOFF_LAST_S", 8.0)
+    monkeypatch.setattr(streams.random, "uniform", lambda *_: 1.0)
+    monkeypatch.setattr(streams.asyncio, "sleep", pause)
+    return waited
+
+
+@pytest.fixture
+async def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The event loop's time, which stands still until a test changes it."""
+    loop = asyncio.get_running_loop()
+    now = [loop.time()]
+    monkeypatch.setattr(loop, "time", lambda: now[0])
+    return now
+
+
+async def ended(owner: Owner, call: Call) -> None:
+    """Lets a stream begin and end."""
+    assert await owner.next() == "d up"
+    call.next_read.release()
+    assert await owner.next() == "down: peer closed the stream"
+
+
+async def test_a_peer_that_ends_every_stream_is_dialled_ever_more_rarely(
+    pauses: list[float], clock: list[float]
+) -> None:
+    owner = Owner()
+    calls = [Call(greeting(), END) for _ in range(6)]
+    async with linked(owner, *calls, Call(greeting(), END)):
+        for call in calls:
+            await ended(owner, call)
+    assert pauses == [1, 2, 4, 8, 8, 8]
+
+
+async def test_a_link_that_stood_for_long_is_dialled_again_at_once(pauses: list[float], clock: list[float]) -> None:
+    owner = Owner()
+    calls = [Call(greeting(), END) for _ in range(5)]
+    stood_s = (0.0, 0.0, 0.9 * streams.STEADY_S, streams.STEADY_S, 0.0)
+    async with linked(owner, *calls, Call(greeting(), END)):
+        for call, seconds in zip(calls, stood_s, strict=True):
+            assert await owner.next() == "d up"
+            clock[0] += seconds
+            call.next_read.release()
+            await owner.next()
+    assert pauses == [1, 2, 4, 1, 2]
+
+
+async def test_dials_that_failed_do_not_delay_the_first_one_after_a_loss(
+    pauses: list[float], clock: list[float]
+) -> None:
+    owner, calls = Owner(), (Call(greeting(), END), Call(greeting(), END))
+    async with linked(owner, Away(), Away(), Away(), calls[0], Away(), calls[1], Call(greeting(), END)):
+        for call in calls:
+            await ended(owner, call)
+    assert pauses == [2, 4, 8, 1, 2, 2]
+
+
 async def test_of_dials_that_fail_in_a_row_the_first_is_logged() -> None:
     owner = Owner()
     calls = Away(), Away(), Call(greeting(), END), Away(), Away(), Call(greeting(), END)
