@@ -5,6 +5,11 @@ rank: who of a priority goes is decided as if nobody of a lower priority waited.
 their deadline by waiting go first, of the others the set that makes the pass cheapest (CoSine, arXiv 2503.10325; the
 cost is argued in `passes.py`).
 
+A deadline is a whole text's. Whose text this pass completes has the pass cut to what is left; whoever needs further
+ones goes first while waiting would take more than its share of the time, and nobody is left out for it: where all have
+deadlines and there is too much to do, smaller passes would make more of them late. Whoever would be late even alone is
+treated as if it had none.
+
 The oldest of those who are overdue always goes, and newcomers queue behind it: a request that finds n others waiting
 is passed over at most `waited_count_max + n` times, whatever their priorities. It does not know how a batch is divided
 (`decomposition.py`), nor sessions, trees, verifiers or clocks.
@@ -12,7 +17,6 @@ is passed over at most `waited_count_max + n` times, whatever their priorities. 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -62,7 +66,7 @@ class _Batch:
             if self.chosen and candidate.row_count > row_room:
                 continue
             load = self._load.plus(candidate)
-            late = in_time and self._goal.pass_ms(load) > self._left_ms(index)
+            late = in_time and self._goal.pass_ms(load) > candidate.limit_ms
             if not late and (not self.chosen or self._goal.fits(load)):
                 self._take([index], load)
                 row_room -= candidate.row_count
@@ -89,22 +93,19 @@ class _Batch:
         chosen = set(self.chosen)
         return [index for index in rank if index not in chosen] if chosen else list(rank)
 
-    def _left_ms(self, index: int) -> float:
-        left_ms = self._waiting[index].deadline_ms
-        return math.inf if left_ms is None else left_ms
-
     def _take(self, indices: Sequence[int], load: Load) -> None:
         """Adds to the batch. A deadline that it meets now, it must still meet with whoever is added later."""
         self.chosen += indices
         self._load = load
-        dated = [self._left_ms(index) for index in indices if self._waiting[index].deadline_ms is not None]
-        if dated:
+        limits = [self._waiting[index].limit_ms for index in indices if self._waiting[index].deadline_ms is not None]
+        if limits:
             pass_ms, caps = self._goal.pass_ms(load), self._goal.caps
-            least_ms = min([caps.latency_ms_max, *(left_ms for left_ms in dated if left_ms >= pass_ms)])
+            least_ms = min([caps.latency_ms_max, *(limit_ms for limit_ms in limits if limit_ms >= pass_ms)])
             self._goal = replace(self._goal, caps=replace(caps, latency_ms_max=least_ms))
 
     def _pressing(self, rank: Sequence[int]) -> list[int]:
-        """Who would be late after waiting for this pass, or is; the earliest deadline first."""
+        """Who is in time alone but not after waiting for this pass: whose last it is before others, then who has the
+        least time."""
         dated = [index for index in rank if self._waiting[index].deadline_ms is not None]
         whole = self._load
         for index in rank:
@@ -112,5 +113,6 @@ class _Batch:
         whole = whole._replace(row_count=min(whole.row_count, self._goal.caps.row_count_max))
         patience_ms = min(self._goal.caps.latency_ms_max, self._goal.pass_ms(whole))
         alone_ms = {index: self._goal.pass_ms(Load().plus(self._waiting[index])) for index in dated}
-        pressing = [index for index in dated if self._left_ms(index) < patience_ms + alone_ms[index]]
-        return sorted(pressing, key=self._left_ms)
+        shares = {index: self._waiting[index].share_ms for index in dated}
+        pressing = [index for index in dated if alone_ms[index] <= shares[index] < patience_ms + alone_ms[index]]
+        return sorted(pressing, key=lambda index: (self._waiting[index].pass_count > 1, shares[index]))

@@ -1,6 +1,9 @@
 """Negative feedback between drafting and verifying (CoSine, adaptive speculation).
 
-A verifier that waits for drafts gets more of them, one that drafts wait for gets fewer.
+A verifier that drafts wait for gets fewer of them, one that waits for drafts gets more again, up to what the strategy
+says. Beyond that next to nothing is gained (closed loads of the paper's profile: 167 instead of 166 tokens per second
+with one client, not one more with 4, 16 or 32), and knobs are bounds.
+
 It turns idle and waiting times into one level, and a level into bounds of what a plan may draft. It knows neither
 requests nor peers, and predicts nothing: what pays within the bounds is for `goodput` to say.
 """
@@ -12,6 +15,7 @@ from dataclasses import dataclass, replace
 from cosine.core.goodput import Shape
 
 STEP = 2.0**0.5
+LEVEL_MIN = -4
 BAND = 0.2
 SMOOTHING = 0.5
 PUSH = 0.4
@@ -24,8 +28,7 @@ RELIEF = 0.5
 class Feedback:
     """A damped controller around one verifier, told of every batch.
 
-    `level` 0 is what the strategy says, each level below is `STEP` times less, down to `level_min`; levels above 0 are
-    used only where `level_max` allows more than the strategy says.
+    `level` 0 is what the strategy says, each level below is `STEP` times less, down to `LEVEL_MIN`.
 
     Pressure is waiting less idling, as share of the batch's time; what exceeds `BAND` adds up and moves the level by
     one when it reaches a threshold, then starts anew, so that every step is seen before the next. Where nobody waited
@@ -35,8 +38,6 @@ class Feedback:
     """
 
     level: int = 0
-    level_max: int = 0
-    level_min: int = -4
     _pressure: float = 0.0
     _sum: float = 0.0
     _threshold: float = PUSH
@@ -59,7 +60,7 @@ class Feedback:
         step = -1 if self._sum > 0.0 else 1
         if abs(self._sum) >= self._threshold:
             self._sum = 0.0
-            if self.level_min <= self.level + step <= self.level_max:
+            if LEVEL_MIN <= self.level + step <= 0:
                 self._move(step)
         return self.level
 

@@ -6,7 +6,7 @@ It takes observations and answers predictions; what to do with them is for `good
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cosine.core.processors import Processor, crowded
@@ -59,16 +59,30 @@ class Pace:
     bare_share: float = BARE_PRIOR
     tree_share: float = 0.5
     hidden_ms: float = 0.0
-    verifiers: dict[str, Processor] = field(default_factory=dict)
-    drafters: dict[str, Processor] = field(default_factory=dict)
+    verifiers: Mapping[str, Processor] = field(default_factory=dict)
+    drafters: Mapping[str, Processor] = field(default_factory=dict)
     _bias: float = 1.0
+    _crowded: bool | None = False
 
     @property
     def apart(self) -> bool:
         """True where drafters may work while the target does, without slowing down it or one another: where all say
         what they compute on by that, else by what has been learned of drafters' times."""
-        crowd = crowded((*self.verifiers.values(), *self.drafters.values()))
-        return self.drafting.apart if crowd is None else not crowd
+        return self.drafting.apart if self._crowded is None else not self._crowded
+
+    def note_verifiers(self, verifiers: Mapping[str, Processor]) -> None:
+        """These are up and no others."""
+        self.verifiers = verifiers
+        self._note_crowd()
+
+    def note_drafters(self, drafters: Mapping[str, Processor]) -> None:
+        """These are up and no others."""
+        self.drafters = drafters
+        self._note_crowd()
+
+    def _note_crowd(self) -> None:
+        """Settled when peers change: every plan and every seat asks for it."""
+        self._crowded = crowded((*self.verifiers.values(), *self.drafters.values()))
 
     def note_promise(self, promised: float, committed_count: int) -> None:
         """A session was promised so many tokens of a round; `truth` is the share of what was promised beyond plain

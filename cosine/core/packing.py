@@ -94,7 +94,7 @@ class _Search:
         self.candidates, self.base, self.behind, self.goal = candidates, base, behind, goal
         self.orders_max = int(effort * max(ORDERS_MAX, TABLE_SIZE // len(candidates)))
         self.trials_left = effort * TRIALS_MAX
-        lengths, rows, expected, _, _, _, drafts = zip(*candidates, strict=True)
+        lengths, rows, expected, _, _, _, drafts, _ = zip(*candidates, strict=True)
         self.lengths = np.array(lengths)
         self.rows = np.array(rows)
         self.drafts = np.array(drafts)

@@ -41,7 +41,8 @@ class Candidate(NamedTuple):
 
     `length` counts its cached tokens, `row_count` the rows it adds to a pass (appended tokens and tree nodes, at least
     1), `expected_count` the tokens it is expected to commit, `waited_count` the batches that went without it since it
-    became ready. The higher `priority` goes first. `deadline_ms` is the time it has left; None: as long as it takes.
+    became ready. The higher `priority` goes first. `deadline_ms` is the time it has left for `pass_count` passes, this
+    one and those it needs until its text is complete, whatever lies between them left out; None: as long as it takes.
     `draft_ms` is drafting that a pass with it has to wait for; 0 where its tree is there.
     """
 
@@ -52,6 +53,17 @@ class Candidate(NamedTuple):
     priority: int = 0
     deadline_ms: float | None = None
     draft_ms: float = 0.0
+    pass_count: int = 1
+
+    @property
+    def share_ms(self) -> float:
+        """What of its time each of its passes may take; infinite without a deadline."""
+        return math.inf if self.deadline_ms is None else self.deadline_ms / self.pass_count
+
+    @property
+    def limit_ms(self) -> float:
+        """What this pass may take: all that is left where it is the last, else as long as it takes."""
+        return self.share_ms if self.pass_count == 1 else math.inf
 
     @property
     def worth(self) -> float:

@@ -26,7 +26,7 @@ from cosine.core.tree import depths
 LATE_FACTOR = 8.0
 LATE_SHARE = 0.25  # of the fixed part of a forward pass
 PROPOSER_BITS = 64
-NAMES_MAX = 256
+NAMES_MAX = 256  # of peers that are gone, and of models
 CROWDING = 2.0  # times its even share that a drafter takes under a bandit
 
 Asked = tuple[tuple[str, ...], int, int]  # drafters, steps, tokens they have not read
@@ -71,7 +71,8 @@ class Planner:
         self._wanting: list[Live] = []
         self._opening: list[Live] = []
         self.drafters_seen = 0
-        self.names_seen: dict[str, None] = {}
+        self._gone_peers: dict[str, None] = {}
+        self._gone_models: dict[str, None] = {}
 
     def fusion_up(self, fusion: str) -> None:
         """A fusion came; it will say whom it can plan with."""
@@ -80,8 +81,7 @@ class Planner:
     def fusion_down(self, fusion: str) -> None:
         """A fusion is gone, and whom it could plan with."""
         self.fusions.pop(fusion, None)
-        self._known.pop(fusion, None)
-        self._note_processors()
+        self._know(fusion, ())
 
     def drafters_changed(self, fusion: str, drafters: Sequence[DrafterFacts]) -> None:
         """A fusion that is up says whom it can plan with."""
@@ -89,23 +89,27 @@ class Planner:
         if measured and not self.drafters_seen:
             slowest = max(measured, key=lambda facts: facts.base_ms)
             self._pace.drafting = DraftModel.seeded(slowest.base_ms, slowest.row_ms)
-        self._known[fusion] = drafters
-        self._note_processors()
+        self._know(fusion, drafters)
         self.fusions[fusion].drafters_changed(drafters)
         self.drafters_seen = max(self.drafters_seen, len(self.fusions[fusion].models))
-        self._note_names(drafters)
 
-    def _note_processors(self) -> None:
+    @property
+    def names_seen(self) -> set[str]:
+        """What a request may call a drafter by: peers that are up, their models, and the last of both to have gone."""
+        up = {name for known in self._known.values() for facts in known for name in (facts.peer_id, facts.model_id)}
+        return (up - {""}) | self._gone_peers.keys() | self._gone_models.keys()
+
+    def _know(self, fusion: str, drafters: Sequence[DrafterFacts]) -> None:
+        """These and no others are a fusion's."""
+        up = {(facts.peer_id, facts.model_id) for facts in drafters}
+        for facts in self._known.pop(fusion, ()):
+            if (facts.peer_id, facts.model_id) not in up:
+                _remember(self._gone_peers, facts.peer_id)
+                _remember(self._gone_models, facts.model_id)
+        if drafters:
+            self._known[fusion] = drafters
         known = (facts for drafters in self._known.values() for facts in drafters)
-        self._pace.drafters = {facts.peer_id: facts.processor for facts in known}
-
-    def _note_names(self, drafters: Sequence[DrafterFacts]) -> None:
-        """Remembers what drafters may be called by, the last to be seen of very many."""
-        for name in (name for facts in drafters for name in (facts.peer_id, facts.model_id) if name):
-            self.names_seen.pop(name, None)
-            self.names_seen[name] = None
-        for name in list(self.names_seen)[:-NAMES_MAX]:
-            del self.names_seen[name]
+        self._pace.note_drafters({facts.peer_id: facts.processor for facts in known})
 
     def forget(self, live: Live) -> None:
         """A request is over, or drafts elsewhere from now on."""
@@ -311,6 +315,15 @@ def _by_plan(lives: Iterable[Live]) -> dict[tuple[str, str], list[Live]]:
     for live in lives:
         groups.setdefault((live.fusion, live.strategy.name), []).append(live)
     return groups
+
+
+def _remember(names: dict[str, None], name: str) -> None:
+    """Of very many names the last to be noted are kept."""
+    if name:
+        names.pop(name, None)
+        names[name] = None
+        if len(names) > NAMES_MAX:
+            del names[next(iter(names))]
 
 
 def _models_for(live: Live, placement: Placement, count: int) -> tuple[str, ...]:

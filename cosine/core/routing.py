@@ -39,6 +39,9 @@ PRIOR_TRIES = 1.5
 SHARED_FADE = 0.98
 FIRST_GUESS = 0.5
 LENGTH_FADE = 0.7
+LENGTH_MIN = 2.5  # with fewer tokens per verdict a request explores
+EXPLORE = 0.25  # what the bonus for the rarely tried weighs then
+EXPLOIT = 0.1
 
 
 class Score(Enum):
@@ -88,19 +91,6 @@ class SharedScores:
             self.rates[drafter] = SHARED_FADE * self.prior(drafter) + (1 - SHARED_FADE) * credit.hits / credit.tries
 
 
-@dataclass(frozen=True, slots=True)
-class Exploration:
-    """While fewer than `length_min` tokens per verdict are accepted, the bonus for rarely tried drafters is weighted
-    with `explore`, else with `exploit`."""
-
-    length_min: float = 2.5
-    explore: float = 0.25
-    exploit: float = 0.1
-
-
-EXPLORATION = Exploration()
-
-
 @dataclass(slots=True)
 class Standing:
     """One drafter in one request: faded sums of what its tokens were worth, and of its tries."""
@@ -120,7 +110,6 @@ class Route:
     standings: dict[str, Standing] = field(default_factory=dict)
     round_count: int = 0
     accepted_length: float = 0.0
-    exploration: Exploration = EXPLORATION
 
     def rate(self, drafter: str) -> float:
         """Score of a drafter in this request: the worth per place to expect of it."""
@@ -133,9 +122,7 @@ class Route:
         A request's first round takes `first_count` where that is more, its second half of them, its third a quarter.
         """
         count = max(count, -(-first_count >> min(self.round_count, 16)))
-        exploration = self.exploration
-        exploring = self.accepted_length < exploration.length_min
-        weight = exploration.explore if exploring else exploration.exploit
+        weight = EXPLORE if self.accepted_length < LENGTH_MIN else EXPLOIT
         seen = math.log(2 + self.round_count)
         worths = []
         for drafter in drafters:

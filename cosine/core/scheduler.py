@@ -8,7 +8,6 @@ It does no I/O, reads no clock and draws no random number.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,7 +23,7 @@ from cosine.core.planner import Planner, traceparent
 from cosine.core.requests import Early, Requests
 from cosine.core.rounds import Rounds
 from cosine.core.seat import Seat
-from cosine.core.seats import Seats
+from cosine.core.seats import Seatless, Seats
 from cosine.core.strategy import Strategy, check_demands, parse
 from cosine.core.streaming import Streams, is_streamed
 from cosine.core.tree import EMPTY
@@ -42,7 +41,7 @@ class Scheduler:
         self._requests = Requests(config, self.pace)
         self.knowledge = self._requests.knowledge
         self._early = Early(config.settle_s)
-        self._seatless: OrderedDict[str, Live] = OrderedDict()
+        self._seatless = Seatless(config.passed_over_max)
         self._planner = Planner(config, self.pace)
         self._seats = Seats(config, self.pace, self._planner)
         self._rounds = Rounds(self, self._planner, self.pace)
@@ -127,8 +126,9 @@ class Scheduler:
     def _check_demands(self, strategy: Strategy, admission: ev.Admission) -> None:
         """Raises BadRequest where the mesh has not had what a strategy demands."""
         if len(admission.token_ids) == admission.prompt_length:  # what has begun goes on with whoever is left
-            drafters_seen = self._planner.drafters_seen or None
-            check_demands(strategy, self._seats.seen_count or None, drafters_seen, self._planner.names_seen or None)
+            planner = self._planner
+            names = planner.names_seen if strategy.drafter else None
+            check_demands(strategy, self._seats.seen_count or None, planner.drafters_seen or None, names or None)
 
     def _peers_came(self, now: float) -> None:
         self._early.note_peers(self._seats.seen_count + self._planner.drafters_seen, now)
@@ -161,7 +161,7 @@ class Scheduler:
         """Drops a request and frees what workers hold for it; answers still under way find nobody."""
         self._requests.leave(live)
         self._alarms.forget(live.session_id)
-        self._seatless.pop(live.session_id, None)
+        self._seatless.discard(live)
         if live.stream is not None:
             self._streams.end(live)
         self._out += self._seats.leave(live.session_id, live.verifier)
@@ -196,7 +196,7 @@ class Scheduler:
 
     def _unseat(self, live: Live, now: float) -> None:
         live.phase, live.since = Phase.SEATLESS, now
-        self._seatless[live.session_id] = live
+        self._seatless.add(live)
         self._alarms.set(
             now + self.config.verifier_wait_s, partial(self._request_late, live.session_id), live.session_id
         )
@@ -225,8 +225,7 @@ class Scheduler:
     # -- seats and batches
 
     def _seat_all(self, now: float) -> None:
-        for live, free in self._seats.places(list(self._seatless.values())):
-            del self._seatless[live.session_id]
+        for live, free in self._seats.places(self._seatless):
             if is_streamed(live):
                 self._streams.seat(live, free)
                 self._streams.pump(live)

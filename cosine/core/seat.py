@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -288,9 +289,10 @@ class Seat:
             return _by_urgency(waiting, bounds)
         if optimised:
             caps = Caps(bounds.batch_rows_max, bounds.batch_tokens_max, bounds.batch_ms_max, bounds.passed_over_max)
-            return [waiting[index] for index in choose(_candidates(waiting, now), times, caps)]
+            candidates = [_candidate(live, now, bounds.prefill_chunk) for live in waiting]
+            return [waiting[index] for index in choose(candidates, times, caps)]
         waiting = _by_urgency(waiting, bounds)
-        groups = decompose(_candidates(waiting, now), times)
+        groups = decompose([_candidate(live, now, bounds.prefill_chunk) for live in waiting], times)
         urgencies = [_urgency(live, bounds) for live in waiting]
         return [waiting[index] for index in max(groups, key=lambda group: urgencies[group[0]])]
 
@@ -351,17 +353,18 @@ def _rows(live: Live, prefill_chunk: int) -> int:
     return min(context, prefill_chunk) + (min(nodes, 2 * live.depth) if live.strategy.adaptive else nodes)
 
 
-def _candidates(waiting: Sequence[Live], now: float) -> list[Candidate]:
-    """Requests as the choice of a batch sees them. Reading a prompt counts as worth its rows, since it costs them
-    whenever it is done."""
-    return [
-        Candidate(
-            live.cached,
-            live.rows,
-            live.worth,
-            live.passed_over,
-            live.admission.priority,
-            (live.admission.deadline - now) * 1000 if live.admission.deadline else None,
-        )
-        for live in waiting
-    ]
+def _candidate(live: Live, now: float, prefill_chunk: int) -> Candidate:
+    """A request as the choice of a batch sees it. Reading a prompt counts as worth its rows, since it costs them
+    whenever it is done.
+
+    With a deadline it needs passes for all tokens that it may have, each for as many as were promised or as it has had
+    so far, and drafts between them. Where its text ends sooner it has more time than this says.
+    """
+    candidate = Candidate(live.cached, live.rows, live.worth, live.passed_over, live.admission.priority)
+    if not live.admission.deadline:
+        return candidate
+    figures = live.figures
+    per_pass = max(live.promised, 1.0 + figures.accepted_token_count / max(1, figures.round_count))
+    pass_count = (len(live.tokens) - live.cached - 1) // prefill_chunk + math.ceil(live.left / per_pass)
+    left_ms = (live.admission.deadline - now) * 1000 - (pass_count - 1) * live.draft_ms
+    return candidate._replace(deadline_ms=left_ms, pass_count=pass_count)

@@ -1,9 +1,12 @@
-"""All verifiers of a scheduler: who has room, which may be sent a batch now, which batch is whose, how fast each is."""
+"""All verifiers of a scheduler: who has room, which may be sent a batch now, which batch is whose, how fast each is;
+and who looks for one, in which order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import dataclass
 
 from cosine.core import events as ev
 from cosine.core.config import SchedulerConfig
@@ -12,6 +15,51 @@ from cosine.core.pace import Pace
 from cosine.core.planner import Planner
 from cosine.core.seat import Batch, Seat
 from cosine.core.timing import LineModel
+
+
+@dataclass(slots=True, eq=False)
+class Seeker:
+    """A request that looks for a verifier, and how many that came after it have sat down meanwhile."""
+
+    live: Live
+    overtaken_count: int = 0
+
+
+class Seatless:
+    """Requests that look for a verifier: the highest priority sits down first, of equal ones the first to come. Whoever
+    has been overtaken `overtaken_max` times comes before all others, so that one that finds n others sits down after at
+    most `overtaken_max + n` of those whose places it could have had."""
+
+    def __init__(self, overtaken_max: int) -> None:
+        self._overtaken_max = overtaken_max
+        self._seekers: dict[str, Seeker] = {}
+
+    def __len__(self) -> int:
+        return len(self._seekers)
+
+    def add(self, live: Live) -> None:
+        """It comes last of its priority, unless it is here."""
+        self._seekers.setdefault(live.session_id, Seeker(live))
+
+    def discard(self, live: Live) -> None:
+        """It looks for no verifier any more, if it did."""
+        self._seekers.pop(live.session_id, None)
+
+    def sit(self, live: Live) -> None:
+        """It has found a verifier; whoever came before it has been overtaken."""
+        for seeker in self._seekers.values():
+            if seeker.live is live:
+                break
+            seeker.overtaken_count += 1
+        self.discard(live)
+
+    def in_turn(self) -> list[Live]:
+        """Who sits down first, and who next."""
+        return [seeker.live for seeker in sorted(self._seekers.values(), key=self._rank)]
+
+    def _rank(self, seeker: Seeker) -> float:
+        overdue = seeker.overtaken_count >= self._overtaken_max
+        return -math.inf if overdue else -seeker.live.admission.priority
 
 
 class Seats:
@@ -36,7 +84,7 @@ class Seats:
         elif any(seat.verify is self._pace.verify for seat in self.by_peer.values()):
             self._pace.verify = deepcopy(self._pace.verify)
         self.by_peer[facts.peer_id] = Seat(facts, verify, sharing_count=self._sharing_count)
-        self._pace.verifiers[facts.peer_id] = facts.processor
+        self._note_processors()
         self.seen_count = max(self.seen_count, len(self.by_peer))
 
     def _seeded(self, facts: ev.VerifierFacts) -> LineModel:
@@ -49,8 +97,12 @@ class Seats:
 
     def down(self, peer_id: str) -> bool:
         """A verifier is gone; False where it was gone already."""
-        self._pace.verifiers.pop(peer_id, None)
-        return self.by_peer.pop(peer_id, None) is not None
+        gone = self.by_peer.pop(peer_id, None)
+        self._note_processors()
+        return gone is not None
+
+    def _note_processors(self) -> None:
+        self._pace.note_verifiers({peer_id: seat.facts.processor for peer_id, seat in self.by_peer.items()})
 
     def share(self, scheduler_count: int) -> None:
         """So many schedulers use the verifiers, which know nothing of one another: each keeps to its share, or they
@@ -66,23 +118,24 @@ class Seats:
             return self._bounds.live_max
         return min(self._bounds.live_max, sum(seat.share for seat in self.by_peer.values()))
 
-    def places(self, waiting: Iterable[Live]) -> Iterator[tuple[Live, list[Seat]]]:
+    def places(self, seatless: Seatless) -> Iterator[tuple[Live, list[Seat]]]:
         """Who can sit down now, in order, each with the verifiers that take another session, the least occupied first;
-        it sits down before the next is asked for.
+        it is seatless no more, and sits down before the next is asked for.
 
         A verifier gets no text that it could not hold the whole of. One that is too long for all goes to those that
         hold the most: it may end before its bound.
         """
         longest = max((seat.facts.tokens_max for seat in self.by_peer.values()), default=0)
-        free = self._free()
-        for live in waiting:
-            if not free:
+        while seatless and (free := self._free()):
+            for live in seatless.in_turn():
+                need = min(longest, live.admission.prompt_length + live.admission.max_new_tokens)
+                fitting = [seat for seat in free if seat.facts.tokens_max >= need]
+                if fitting:
+                    seatless.sit(live)
+                    yield live, fitting
+                    break
+            else:
                 return
-            need = min(longest, live.admission.prompt_length + live.admission.max_new_tokens)
-            fitting = [seat for seat in free if seat.facts.tokens_max >= need]
-            if fitting:
-                yield live, fitting
-                free = self._free()
 
     def _free(self) -> list[Seat]:
         free = [seat for seat in self.by_peer.values() if seat.has_room]

@@ -202,6 +202,7 @@ BOUNDS = {
 }
 KNOBS = {knob.name: knob for knob in fields(Strategy) if knob.name not in ("name", "source", "demanded")}
 WORDS = {"yes": True, "no": False}
+NAMES_SAID = 32  # a refusal travels in headers
 
 
 def parse(text: str, default: str = "cosine") -> Strategy:
@@ -285,7 +286,9 @@ def check_demands(
     merely away count: losing them costs speed, not answers.
     """
     if row.drafter and names_seen is not None and row.drafter not in names_seen:
-        known = ", ".join(sorted(names_seen)) or "none"
+        names = sorted(names_seen)
+        more = [f"and {len(names) - NAMES_SAID} more"] if len(names) > NAMES_SAID else []
+        known = ", ".join(names[:NAMES_SAID] + more) or "none"
         raise BadRequest(
             "UNKNOWN_DRAFTER",
             f"strategy {row.name!r} takes drafter {row.drafter!r}, which the mesh does not have; it has {known}",

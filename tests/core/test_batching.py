@@ -257,6 +257,7 @@ CANDIDATES = st.builds(
     priority=st.integers(-1, 1),
     deadline_ms=st.none() | st.floats(0, 200),
     draft_ms=st.sampled_from([0.0, 0.0, 5.0, 30.0]),
+    pass_count=st.integers(1, 8),
 )
 TIMES = st.builds(
     LineTimes, st.sampled_from([0.0, 2.0, 20.0]), st.sampled_from([0.0, 0.05, 1.0]), st.sampled_from([0.0, 0.2, 5.0])
@@ -346,6 +347,7 @@ RANKED = st.builds(
     priority=st.integers(0, 3),
     deadline_ms=st.none() | st.floats(0, 200),
     draft_ms=st.just(0.0),
+    pass_count=st.sampled_from([1, 1, 4]),
 )
 
 
@@ -414,10 +416,50 @@ def test_whoever_is_taken_because_a_deadline_presses_meets_it(waiting: list[Cand
     waiting = [one._replace(priority=0) for one in waiting]
     chosen = choose(waiting, times, FREE)
     whole_ms, taken_ms = pass_ms(waiting, times), pass_ms([waiting[index] for index in chosen], times)
-    dated = [(one.deadline_ms, pass_ms([one], times)) for one in waiting if one.deadline_ms is not None]
+    last = [one for one in waiting if one.pass_count == 1]
+    dated = [(one.deadline_ms, pass_ms([one], times)) for one in last if one.deadline_ms is not None]
     pressing = [left_ms for left_ms, alone_ms in dated if alone_ms <= left_ms < whole_ms + alone_ms]
     if pressing:
         assert taken_ms <= min(pressing)
+
+
+def test_one_that_needs_further_passes_goes_first_where_there_is_room_for_one() -> None:
+    caps = replace(FREE, row_count_max=6)
+    pressed = short(deadline_ms=70.0, pass_count=5)
+    assert choose([short(), pressed, short(deadline_ms=71.0, pass_count=5)], PADDED, caps) == [1]
+    assert choose([short(expected_count=9.0), pressed._replace(deadline_ms=10_000.0)], PADDED, caps) == [0], "no haste"
+    assert choose([pressed, short(deadline_ms=20.0)], PADDED, caps) == [1], "what a last pass misses is lost"
+
+
+def test_nobody_is_left_out_for_one_that_needs_further_passes() -> None:
+    times, heavy = LineTimes(8.0, 0.5), Candidate(100, 12, 3.0)
+    waiting = [heavy._replace(deadline_ms=600.0, pass_count=20), *[heavy] * 19]
+    assert choose(waiting, times, FREE)[0] == 0
+    assert len(choose(waiting, times, FREE)) == 20
+    ending = [heavy._replace(deadline_ms=30.0), *[heavy] * 19]
+    assert len(choose(ending, times, FREE)) == 3, "the last pass is cut to what is left"
+
+
+@PATIENT
+@given(st.lists(RANKED, min_size=1, max_size=10), st.integers(0, 9), TIMES, CAPS)
+def test_one_that_would_be_late_even_alone_changes_nothing(
+    waiting: list[Candidate], place: int, times: LineTimes, caps: Caps
+) -> None:
+    place %= len(waiting)
+    alone_ms = pass_ms([waiting[place]], times)
+    waiting[place] = waiting[place]._replace(deadline_ms=0.99 * alone_ms * 4, pass_count=4)
+    undated = [one._replace(deadline_ms=None) if index == place else one for index, one in enumerate(waiting)]
+    if alone_ms:
+        assert choose(waiting, times, caps) == choose(undated, times, caps)
+
+
+@PATIENT
+@given(st.lists(RANKED, min_size=1, max_size=10), st.floats(0.1, 50), st.floats(0, 5))
+def test_at_full_weight_deadlines_of_further_passes_leave_nobody_out(
+    waiting: list[Candidate], base_ms: float, row_ms: float
+) -> None:
+    waiting = [one._replace(priority=0, pass_count=4) for one in waiting]
+    assert sorted(choose(waiting, LineTimes(base_ms, row_ms), FREE, weight=1.0)) == list(range(len(waiting)))
 
 
 # -- nobody waits for ever

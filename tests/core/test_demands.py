@@ -11,6 +11,7 @@ from cosine.core import events as ev
 from cosine.core.config import SchedulerConfig
 from cosine.core.pace import Pace
 from cosine.core.planner import NAMES_MAX, Planner
+from cosine.core.strategy import NAMES_SAID
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,31 @@ def test_while_no_drafter_has_been_seen_any_may_be_named() -> None:
 def test_of_drafters_that_come_and_go_the_last_names_are_remembered() -> None:
     planner = Planner(SchedulerConfig(), Pace())
     planner.fusion_up("f")
+    planner.drafters_changed("f", [ev.DrafterFacts("first", model_id="another")])
     for number in range(2 * NAMES_MAX):
         planner.drafters_changed("f", [ev.DrafterFacts(f"pod-{number}", model_id="a model")])
-    assert len(planner.names_seen) == NAMES_MAX
-    assert {"a model", f"pod-{2 * NAMES_MAX - 1}"} <= planner.names_seen.keys()
+    gone = {f"pod-{number}" for number in range(NAMES_MAX - 1, 2 * NAMES_MAX - 1)}
+    assert planner.names_seen == {"a model", "another", f"pod-{2 * NAMES_MAX - 1}"} | gone
+    planner.fusion_down("f")
+    assert f"pod-{2 * NAMES_MAX - 1}" in planner.names_seen
+
+
+def test_a_drafter_that_comes_back_with_another_model_may_still_be_named_by_the_one_it_had() -> None:
+    mesh = Mesh()
+    for model in ("one", "another"):
+        mesh.tell(ev.DraftersChanged(FUSION, ("d0",), (ev.DrafterFacts("d0", model_id=model),)))
+    assert [mesh.ask(name, strategy=named(name)).error for name in ("one", "another", "d0")] == [None] * 3
+
+
+def test_however_many_drafters_are_up_each_may_be_named_and_a_refusal_names_a_few() -> None:
+    mesh = Mesh()
+    pods = [f"code-{number}" for number in range(10)] + [f"prose-{number}" for number in range(2 * NAMES_MAX)]
+    facts = tuple(ev.DrafterFacts(pod, model_id=pod.partition("-")[0]) for pod in pods)
+    mesh.tell(ev.DraftersChanged(FUSION, tuple(pods), facts))
+    assert [name for name in ("code", "prose", *pods) if mesh.ask(name, strategy=named(name)).error] == []
+    error = mesh.ask("r", strategy=named("nosuch")).error
+    assert error is not None
+    assert error.details["allowed"].split(", ")[: NAMES_SAID + 1] == [
+        *sorted(("code", "prose", *pods, *DRAFTERS))[:NAMES_SAID],
+        f"and {len(pods) + 2 + len(DRAFTERS) - NAMES_SAID} more",
+    ]

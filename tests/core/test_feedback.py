@@ -94,15 +94,6 @@ def test_a_backlog_lowers_what_may_be_drafted_and_a_lone_request_gets_all_of_it(
     assert ring.feedback.limit(FULL).node_budget == 24
 
 
-def test_more_than_the_strategy_says_is_asked_for_only_where_that_is_allowed() -> None:
-    bound, free = Feedback(), Feedback(level_max=2)
-    for _ in range(60):
-        bound.note(idle_ms=20.0, waiting_ms=0.0, busy_ms=10.0)
-        free.note(idle_ms=20.0, waiting_ms=0.0, busy_ms=10.0)
-    assert (bound.level, free.level) == (0, 2)
-    assert free.limit(FULL).drafter_count == 8
-
-
 def test_small_differences_move_nothing() -> None:
     feedback = Feedback(level=-2)
     for turn in range(500):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from cosine.core import events as ev
+from cosine.core import pace as pace_module
 from cosine.core.config import SchedulerConfig
 from cosine.core.offers import Offers
 from cosine.core.pace import Pace
@@ -95,3 +98,34 @@ def test_drafters_of_a_fusion_that_is_gone_are_in_nobodys_way() -> None:
     planner.fusion_down("gone")
     assert Offers(pace).lookahead(COSINE) == COSINE.lookahead
     assert set(pace.drafters) == {"drafter-of-other"}
+
+
+def test_a_verifier_that_has_left_is_in_nobodys_way() -> None:
+    pace = Pace()
+    planner = Planner(SchedulerConfig(), pace)
+    seats = Seats(SchedulerConfig(), pace, planner)
+    for name, own in (("gone", LAPTOP), ("other", GPU)):
+        seats.up(ev.VerifierFacts(name, processor=own))
+    planner.fusion_up("fusion")
+    planner.drafters_changed("fusion", [ev.DrafterFacts("drafter", processor=LAPTOP)])
+    assert Offers(pace).lookahead(COSINE) == 0
+    assert seats.down("gone")
+    assert Offers(pace).lookahead(COSINE) == COSINE.lookahead
+    assert not seats.down("gone")
+
+
+def test_peers_are_counted_when_they_change_and_not_for_every_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+
+    def counting(peers: Iterable[Processor]) -> bool | None:
+        counts.append(len(known := list(peers)))
+        return crowded(known)
+
+    monkeypatch.setattr(pace_module, "crowded", counting)
+    pace = Pace()
+    planner = Planner(SchedulerConfig(), pace)
+    Seats(SchedulerConfig(), pace, planner).up(ev.VerifierFacts("verifier", processor=GPU))
+    planner.fusion_up("fusion")
+    planner.drafters_changed("fusion", [ev.DrafterFacts(f"drafter-{index}", processor=SERVER) for index in range(5)])
+    assert [Offers(pace).lookahead(COSINE) for _ in range(10)] == [COSINE.lookahead] * 10
+    assert counts == [1, 6]

@@ -23,7 +23,7 @@ def planner_and_pace(head_share: float) -> tuple[Planner, Pace]:
     """Drafting takes longer than the fixed part of a pass; in such a share of the rounds something is left of it."""
     pace = Pace(verify=LineModel(BASE_MS, 0.1), drafting=DraftModel.seeded(pass_ms=PASS_MS, row_ms=0.1))
     pace.head_share, pace.head_depth = head_share, 8.0
-    pace.verifiers["verifier"] = Processor("cuda:0")
+    pace.note_verifiers({"verifier": Processor("cuda:0")})
     planner = Planner(SchedulerConfig(), pace)
     planner.fusion_up("fusion")
     planner.drafters_changed("fusion", DRAFTERS)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosine.core.events import SessionVerdict
-from cosine.core.routing import Credit, Exploration, Route, Score, SharedScores, credits, harmonic_mean, judge
+from cosine.core.routing import Credit, Route, Score, SharedScores, credits, harmonic_mean, judge
 from cosine.core.tree import ROOT, TokenTree, chain, merge
 
 DRAFTERS = ("d0", "d1", "d2", "d3")
@@ -104,7 +104,7 @@ def test_a_requests_first_rounds_ask_more_drafters_half_as_many_each_time() -> N
 
 def test_rarely_tried_drafters_get_their_chance_while_little_is_accepted_and_hardly_while_much_is() -> None:
     def choice(accepted_length: int) -> tuple[str, ...]:
-        route = Route(SharedScores(rates={"tried": 0.6, "untried": 0.5}), exploration=Exploration(3.0, 0.5, 0.0))
+        route = Route(SharedScores(rates={"tried": 0.6, "untried": 0.5}))
         for _ in range(3):
             route.note({"tried": Credit(1.8, 3)}, accepted_length)
         return route.choose(("tried", "untried"), 1)
