@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from cosine.core.packing import cheapest
-from cosine.core.passes import Candidate, Caps, Goal, LineTimes, Load, VerifyTimes
+from cosine.core.passes import Candidate, Caps, Goal, LineTimes, PassLoad, VerifyTimes
 
 __all__ = ["WEIGHT", "Candidate", "Caps", "LineTimes", "VerifyTimes", "choose"]
 
@@ -55,7 +55,7 @@ class _Batch:
         self.chosen: list[int] = []
         self._waiting = waiting
         self._goal = goal
-        self._load = Load()
+        self._load = PassLoad()
         self._above: list[int] = []
 
     def force(self, indices: Iterable[int], in_time: bool = False) -> None:
@@ -86,14 +86,14 @@ class _Batch:
             candidates, behind = (
                 [self._waiting[index] for index in rest] for rest in (left, self._left_of(self._above))
             )
-            packing = cheapest(candidates, self._load, Load.of(behind), self._goal, effort)
+            packing = cheapest(candidates, self._load, PassLoad.of(behind), self._goal, effort)
             self._take([left[position] for position in packing.taken], packing.load)
 
     def _left_of(self, rank: Sequence[int]) -> list[int]:
         chosen = set(self.chosen)
         return [index for index in rank if index not in chosen] if chosen else list(rank)
 
-    def _take(self, indices: Sequence[int], load: Load) -> None:
+    def _take(self, indices: Sequence[int], load: PassLoad) -> None:
         """Adds to the batch. A deadline that it meets now, it must still meet with whoever is added later."""
         self.chosen += indices
         self._load = load
@@ -112,7 +112,7 @@ class _Batch:
             whole = whole.plus(self._waiting[index])
         whole = whole._replace(row_count=min(whole.row_count, self._goal.caps.row_count_max))
         patience_ms = min(self._goal.caps.latency_ms_max, self._goal.pass_ms(whole))
-        alone_ms = {index: self._goal.pass_ms(Load().plus(self._waiting[index])) for index in dated}
+        alone_ms = {index: self._goal.pass_ms(PassLoad().plus(self._waiting[index])) for index in dated}
         shares = {index: self._waiting[index].share_ms for index in dated}
         pressing = [index for index in dated if alone_ms[index] <= shares[index] < patience_ms + alone_ms[index]]
         return sorted(pressing, key=lambda index: (self._waiting[index].pass_count > 1, shares[index]))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cosine.core.processors import Processor, crowded
-from cosine.core.timing import DraftModel, LineModel, Load
+from cosine.core.timing import DraftLoad, DraftModel, LineModel
 
 TRUTH_FADE = 0.97
 TRUTH_MAX = 2.0
@@ -156,7 +156,7 @@ class Pace:
         """How many times as often drafts miss as those of the full crew and beam; see `Offer`."""
         return math.pow(self.single_misses, crew) * math.pow(self.chain_misses, chain)
 
-    def drafting_ms(self, load: Load) -> float:
+    def drafting_ms(self, load: DraftLoad) -> float:
         """How long drafting takes; nothing where no exchange is needed."""
         return self.drafting.predict(load) if load.exchange_count else 0.0
 
@@ -186,7 +186,7 @@ class HitRate:
         self.tries = fade * self.tries + accepted_count + missed
 
 
-def draft_load(sessions: Iterable[tuple[Sequence[str], int, int]], fusion_interval: int = 0) -> Load:
+def draft_load(sessions: Iterable[tuple[Sequence[str], int, int]], fusion_interval: int = 0) -> DraftLoad:
     """The load of a plan whose sessions are each (drafters, steps, rows that each of these drafters runs for it)."""
     passes: dict[str, int] = {}
     rows: dict[str, int] = {}
@@ -195,7 +195,7 @@ def draft_load(sessions: Iterable[tuple[Sequence[str], int, int]], fusion_interv
             passes[name] = max(step_count, passes.get(name, 0))
             rows[name] = rows.get(name, 0) + row_count
     longest, busiest = max(passes.values(), default=0), max(rows.values(), default=0)
-    return Load(
+    return DraftLoad(
         exchanges(longest, fusion_interval),
         longest,
         busiest,

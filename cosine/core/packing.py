@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cosine.core.passes import WORTH_MIN, Candidate, Goal, Load, Tables
+from cosine.core.passes import WORTH_MIN, Candidate, Goal, PassLoad, Tables
 
 ORDERS_MAX = 16
 TABLE_SIZE = 256  # candidates times orders, where few candidates allow more orders
@@ -38,10 +38,12 @@ class Packing:
     """Positions of the candidates to take, and what a pass with them holds."""
 
     taken: list[int]
-    load: Load
+    load: PassLoad
 
 
-def cheapest(candidates: Sequence[Candidate], base: Load, behind: Load, goal: Goal, effort: float = 1.0) -> Packing:
+def cheapest(
+    candidates: Sequence[Candidate], base: PassLoad, behind: PassLoad, goal: Goal, effort: float = 1.0
+) -> Packing:
     """Whom to add to a pass that holds `base` already, where `behind` is left behind in any case.
 
     Nobody is taken where nobody fits, and beside a base also where everybody costs more than they are worth. `effort`
@@ -78,7 +80,7 @@ class _Choice(NamedTuple):
 
     taken: list[int]
     cost: float
-    load: Load
+    load: PassLoad
     longest_left: int
 
 
@@ -90,7 +92,9 @@ def _preference(choice: _Choice) -> tuple[float, int]:
 class _Search:
     """The candidates as arrays, and single steps: whether one fits, what remains, filling up one by one."""
 
-    def __init__(self, candidates: Sequence[Candidate], base: Load, behind: Load, goal: Goal, effort: float) -> None:
+    def __init__(
+        self, candidates: Sequence[Candidate], base: PassLoad, behind: PassLoad, goal: Goal, effort: float
+    ) -> None:
         self.candidates, self.base, self.behind, self.goal = candidates, base, behind, goal
         self.orders_max = int(effort * max(ORDERS_MAX, TABLE_SIZE // len(candidates)))
         self.trials_left = effort * TRIALS_MAX
@@ -102,7 +106,7 @@ class _Search:
         self.by_length: list[int] = np.argsort(-self.lengths).tolist()
         self.row_room = goal.caps.row_count_max - base.row_count
         self.token_room = goal.caps.token_count_max - base.token_count
-        self.everybody = Load(
+        self.everybody = PassLoad(
             base.request_count + len(candidates),
             base.row_count + sum(rows),
             base.token_count + sum(lengths),
@@ -110,7 +114,7 @@ class _Search:
             max(base.draft_ms, *drafts),
             base.worth + float(self.worths.sum()),
         )
-        self.whole = Load(
+        self.whole = PassLoad(
             self.everybody.request_count + behind.request_count,
             self.everybody.row_count + behind.row_count,
             self.everybody.token_count + behind.token_count,
@@ -210,7 +214,7 @@ def _cheapest_prefix(search: _Search, fits: Bools) -> tuple[_Choice, list[int]]:
     costs = goal.costs(held, search.whole, np.maximum(search.behind.longest, longest_left))
     costs[counts > np.isfinite(keys).sum(axis=1, keepdims=True)] = np.inf
     place, end = divmod(costs.size - 1 - int(costs[::-1, ::-1].argmin()), len(counts))  # the largest of equals
-    load = Load(base.request_count + end + 1, *[column[place, end].item() for column in held[1:]])
+    load = PassLoad(base.request_count + end + 1, *[column[place, end].item() for column in held[1:]])
     order: list[int] = orders[place].tolist()
     taken = order[: end + 1]
     return _Choice(taken, costs[place, end].item(), load, search.longest_left(taken)), order

@@ -103,7 +103,7 @@ class LineTimes:
         return self.base_ms + self.row_ms * row_count + self.kilotoken_ms * batch * longest / 1000
 
 
-class Load(NamedTuple):
+class PassLoad(NamedTuple):
     """What a pass holds: sums, the longest request, the slowest drafting. (A tuple: hundreds are made per decision.)"""
 
     request_count: int = 0
@@ -114,7 +114,7 @@ class Load(NamedTuple):
     worth: float = 0.0
 
     @classmethod
-    def of(cls, candidates: Sequence[Candidate]) -> Load:
+    def of(cls, candidates: Sequence[Candidate]) -> PassLoad:
         """What a pass with all of them holds."""
         return cls(
             len(candidates),
@@ -125,10 +125,10 @@ class Load(NamedTuple):
             sum([candidate.worth for candidate in candidates]),
         )
 
-    def plus(self, candidate: Candidate) -> Load:
+    def plus(self, candidate: Candidate) -> PassLoad:
         """With one more."""
         request_count, row_count, token_count, longest, draft_ms, worth = self
-        return Load(
+        return PassLoad(
             request_count + 1,
             row_count + candidate.row_count,
             token_count + candidate.length,
@@ -139,7 +139,7 @@ class Load(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """A `Load` per entry."""
+    """A `PassLoad` per entry."""
 
     request_count: Table
     row_count: Table
@@ -157,19 +157,19 @@ class Goal:
     caps: Caps
     weight: float
 
-    def pass_ms(self, load: Load) -> float:
+    def pass_ms(self, load: PassLoad) -> float:
         """Drafting and pass, of a load that is not empty."""
         return load.draft_ms + self.times.verify_ms(load.request_count, load.longest, load.row_count)
 
-    def has_room(self, load: Load) -> bool:
+    def has_room(self, load: PassLoad) -> bool:
         """Within the caps on rows and cached tokens."""
         return load.row_count <= self.caps.row_count_max and load.token_count <= self.caps.token_count_max
 
-    def fits(self, load: Load) -> bool:
+    def fits(self, load: PassLoad) -> bool:
         """Within all caps."""
         return self.has_room(load) and self.pass_ms(load) <= self.caps.latency_ms_max
 
-    def cost(self, load: Load, whole: Load, longest_left: int) -> float:
+    def cost(self, load: PassLoad, whole: PassLoad, longest_left: int) -> float:
         """Milliseconds per token where all of `whole` that is not in `load` is left behind; infinite for nobody and
         over the cap on latency."""
         if not load.request_count:
@@ -183,7 +183,7 @@ class Goal:
             time_ms += self.weight * self.times.verify_ms(left_count, longest_left, left_rows)
         return time_ms / (load.worth + self.weight * (whole.worth - load.worth))
 
-    def costs(self, loads: Tables, whole: Load, longest_left: Table) -> Table:
+    def costs(self, loads: Tables, whole: PassLoad, longest_left: Table) -> Table:
         """`cost` for tables of what passes hold, none of them empty; infinite over any cap."""
         verify_ms, caps = self.times.verify_ms, self.caps
         time_ms = loads.draft_ms + verify_ms(loads.request_count, loads.longest, loads.row_count)

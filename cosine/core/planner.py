@@ -20,7 +20,7 @@ from cosine.core.placement import Placement
 from cosine.core.plan import Cooperation, DraftedTree, DraftPlan, PlanItem
 from cosine.core.seat import Seat
 from cosine.core.strategy import Choice
-from cosine.core.timing import DraftModel, Load
+from cosine.core.timing import DraftLoad, DraftModel
 from cosine.core.tree import depths
 
 LATE_FACTOR = 8.0
@@ -49,7 +49,7 @@ class Drafting:
     spent_ms: float = 0.0
     run: dict[str, int] = field(default_factory=dict)
 
-    def load(self) -> Load:
+    def load(self) -> DraftLoad:
         """What the drafters had to do: what they did where that is known, else all that was asked."""
         sessions = []
         for session_id, (drafters, depth, unread_count) in self.asked.items():

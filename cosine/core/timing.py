@@ -114,7 +114,7 @@ class LineModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class DraftLoad:
     """What a plan makes drafters do: exchanges with them, forward passes and rows of the busiest drafter, and passes
     and rows of all others together (`pass_extra`, `row_extra`), which cost nothing where each has its own machine."""
 
@@ -165,7 +165,7 @@ class DraftModel:
         """A model that starts from a drafter's measured pass and row; how parallel drafters are is still to be seen."""
         return cls(exchange_ms, pass_ms, row_ms, note_count=1, own_weight=SEED_WEIGHT)
 
-    def note(self, load: Load, took_ms: float, spent_ms: float) -> None:
+    def note(self, load: DraftLoad, took_ms: float, spent_ms: float) -> None:
         """One plan: how long it took from sending it to its last tree, and how much of that its slowest drafters
         computed. What takes several times as long as predicted is a stall, not the model's business."""
         if not load.exchange_count:
@@ -186,13 +186,13 @@ class DraftModel:
         self.exchange_ms, self.pass_wait_ms, self.row_wait_ms = rest
         self.note_count += 1
 
-    def predict(self, load: Load) -> float:
+    def predict(self, load: DraftLoad) -> float:
         """Milliseconds from sending a plan to its last tree."""
         return _cost(self._spent_costs, load.spent_sizes) + _cost(self._rest_costs, load.rest_sizes)
 
     @property
     def prices(self) -> tuple[float, ...]:
-        """Milliseconds that each entry of a `Load` costs, in their order."""
+        """Milliseconds that each entry of a `DraftLoad` costs, in their order."""
         extra_ms, row_extra_ms = self.pass_extra_ms + self.pass_wait_ms, self.row_extra_ms + self.row_wait_ms
         return self.exchange_ms, self.pass_ms, self.row_ms, extra_ms, row_extra_ms
 

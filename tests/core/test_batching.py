@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cosine.core.batching import WEIGHT, Candidate, Caps, LineTimes, VerifyTimes, choose
 from cosine.core.decomposition import CUTS_MAX, decompose
 from cosine.core.packing import widest_gaps
-from cosine.core.passes import Goal, Load, Size, Tables
+from cosine.core.passes import Goal, PassLoad, Size, Tables
 
 FREE = Caps(row_count_max=10**9, token_count_max=10**9, latency_ms_max=math.inf, waited_count_max=10**9)
 PADDED = LineTimes(base_ms=10.0, row_ms=0.0, kilotoken_ms=1.0)
@@ -128,9 +128,9 @@ def test_the_costs_of_a_table_are_those_of_its_entries(weight: float) -> None:
     for _ in range(100):
         waiting, behind = random_pool(dice, 12), random_pool(dice, int(dice.integers(3)))
         goal = Goal(random_times(dice), random_caps(dice), weight)
-        loads = [Load.of(waiting[:end]) for end in range(1, 13)]
-        whole = Load.of([*waiting, *behind])
-        longest_left = [Load.of([*waiting[end:], *behind]).longest for end in range(1, 13)]
+        loads = [PassLoad.of(waiting[:end]) for end in range(1, 13)]
+        whole = PassLoad.of([*waiting, *behind])
+        longest_left = [PassLoad.of([*waiting[end:], *behind]).longest for end in range(1, 13)]
         found = goal.costs(Tables(*map(np.array, zip(*loads, strict=True))), whole, np.array(longest_left))
         pairs = zip(loads, longest_left, strict=True)
         one_by_one = [goal.cost(load, whole, longest) if goal.has_room(load) else math.inf for load, longest in pairs]

@@ -11,7 +11,7 @@ from cosine.core.goodput import Shape, best_offer
 from cosine.core.pace import HIT_PRIOR, MISSES_MAX, ROWS_MAX, TRUTH_MAX, HitRate, Pace, draft_load
 from cosine.core.planner import Drafting
 from cosine.core.speculation import learn
-from cosine.core.timing import Load
+from cosine.core.timing import DraftLoad
 
 
 def test_a_hit_rate_follows_what_is_right_and_without_drafts_goes_back_to_what_is_usual() -> None:
@@ -190,17 +190,17 @@ def test_a_round_without_a_tree_teaches_only_that_time_passes() -> None:
 
 def test_the_load_of_a_plan_is_that_of_its_busiest_drafter_and_that_of_the_others() -> None:
     sessions = [(("a", "b"), 4, 9), (("a",), 6, 7), (("c",), 0, 50)]
-    assert draft_load(sessions) == Load(1, 6, 16, 4, 9)
+    assert draft_load(sessions) == DraftLoad(1, 6, 16, 4, 9)
     assert draft_load(sessions, fusion_interval=4).exchange_count == 2
-    assert draft_load([]) == Load()
-    assert Pace().drafting_ms(Load()) == 0.0
+    assert draft_load([]) == DraftLoad()
+    assert Pace().drafting_ms(DraftLoad()) == 0.0
 
 
 def test_a_plan_counts_the_steps_that_were_taken_not_those_that_were_asked_for() -> None:
     asked = {"a": (("x", "y"), 8, 2), "b": (("x",), 8, 3), "c": (("y",), 6, 9)}
     drafting = Drafting([], 0.0, asked, 8, 1, 0.0, False)
-    assert drafting.load() == Load(1, 8, 25, 8, 21), "nothing is known yet"
+    assert drafting.load() == DraftLoad(1, 8, 25, 8, 21), "nothing is known yet"
     drafting.run = {"a": 3, "b": 0, "c": 5}
-    assert drafting.load() == Load(1, 5, 19, 3, 5), "b had all that it needed"
+    assert drafting.load() == DraftLoad(1, 5, 19, 3, 5), "b had all that it needed"
     drafting.run = {"a": 0, "b": 0, "c": 0}
-    assert drafting.load() == Load()
+    assert drafting.load() == DraftLoad()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosine.core.timing import DraftModel, LineModel, Load
+from cosine.core.timing import DraftLoad, DraftModel, LineModel
 
 
 def learned(base_ms: float, slope_ms: float, count: int = 400, noise: float = 0.0) -> LineModel:
@@ -103,29 +103,29 @@ def test_a_seeded_model_knows_a_stall_at_once() -> None:
 
 # -- drafting
 
-Truth = Callable[[Load], tuple[float, float]]
+Truth = Callable[[DraftLoad], tuple[float, float]]
 
 
-def plan(crew: int, depth: int, sessions: int, fusion_interval: int = 8) -> Load:
+def plan(crew: int, depth: int, sessions: int, fusion_interval: int = 8) -> DraftLoad:
     """`sessions` that are each drafted for by the same `crew` drafters."""
-    return Load(
+    return DraftLoad(
         -(-depth // fusion_interval), depth, sessions * depth, (crew - 1) * depth, (crew - 1) * sessions * depth
     )
 
 
-def on_machines_of_their_own(load: Load) -> tuple[float, float]:
+def on_machines_of_their_own(load: DraftLoad) -> tuple[float, float]:
     """Took and spent: a step of 2.5 ms whatever its rows, an exchange of 0.4."""
     spent_ms = 2.5 * load.pass_count + 0.002 * load.row_count
     return 0.4 * load.exchange_count + spent_ms, spent_ms
 
 
-def on_shared_processors(load: Load) -> tuple[float, float]:
+def on_shared_processors(load: DraftLoad) -> tuple[float, float]:
     """A step of 0.4 ms and 0.035 per session, in which the others' steps take time too; an exchange of 0.9."""
     spent_ms = 0.4 * (load.pass_count + 0.75 * load.pass_extra) + 0.035 * (load.row_count + 0.75 * load.row_extra)
     return 0.9 * load.exchange_count + spent_ms, spent_ms
 
 
-def one_after_the_other(load: Load) -> tuple[float, float]:
+def one_after_the_other(load: DraftLoad) -> tuple[float, float]:
     """Drafters that share one device: each reports its own work, and the last has waited for all."""
     spent_ms = 0.4 * load.pass_count + 0.035 * load.row_count
     return 0.5 * load.exchange_count + spent_ms + 0.4 * load.pass_extra + 0.035 * load.row_extra, spent_ms
@@ -176,7 +176,7 @@ def test_one_stalled_plan_hardly_moves_what_drafting_is_thought_to_take() -> Non
 
 def test_a_plan_without_an_exchange_teaches_nothing() -> None:
     model = DraftModel()
-    model.note(Load(), 50.0, 0.0)
+    model.note(DraftLoad(), 50.0, 0.0)
     assert model == DraftModel()
 
 
@@ -193,7 +193,7 @@ def test_drafters_are_known_to_be_apart_only_after_a_while_and_only_where_others
     assert not apart.apart, "nothing is known yet"
     for number in range(120):
         steps, others = 1 + number % 6, number % 4
-        load = Load(1.0, steps, steps, steps * others, steps * others)
+        load = DraftLoad(1.0, steps, steps, steps * others, steps * others)
         apart.note(load, 0.5 + 2.0 * steps, 2.0 * steps)
         shared.note(load, 0.5 + 2.0 * steps * (1 + others), 2.0 * steps * (1 + others))
     assert (apart.apart, shared.apart) == (True, False)
