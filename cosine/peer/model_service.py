@@ -12,7 +12,7 @@ from cosine.engine.paced import PacedEngine
 from cosine.engine.processors import processor_of
 from cosine.engine.worker import Worker
 from cosine.peer.desk import Desk
-from cosine.peer.membership import membership
+from cosine.peer.membership import check_redis_url, membership
 from cosine.peer.model_settings import ModelSettings
 from cosine.rpc.hello import Identity
 from cosine.rpc.metrics import PACED_OVERRUNS, PACED_PASSES
@@ -43,6 +43,7 @@ async def serve_model(
     """Serves the model of the settings until told to stop. Raises a MeshError where it cannot be loaded."""
     peer_id = settings.named(role)
     setup_logging(settings.log_level, service=role, peer=peer_id)
+    check_redis_url(settings)
     link = settings.link_pace()
     worker = Worker("engine")  # the loop stays free to hear that it is to stop
     engine, times = await worker.run(lambda: loaded(settings))

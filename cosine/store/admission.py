@@ -1,9 +1,10 @@
 """The door of the mesh: a bounded Redis stream of admitted requests, and the consumer group of schedulers behind it.
 
-One script decides at the door (repetition, bound) before it appends, so nothing is ever trimmed unread. A
-scheduler acknowledges an entry as soon as it has told the gateway that it has taken the request: from then on the
-gateway holds the truth and admits again where the scheduler is lost. Entries of a scheduler that died in between are
-claimed by another. The length of the stream is therefore the number of requests that wait.
+One script decides at the door (repetition, bound) before it appends, so nothing is ever trimmed unread, and keeps the
+request's record with it: who is refused leaves nothing, who is admitted can be resumed. A scheduler acknowledges an
+entry as soon as it has told the gateway that it has taken the request: from then on the gateway holds the truth and
+admits again where the scheduler is lost. Entries of a scheduler that died in between are claimed by another. The length
+of the stream is therefore the number of requests that wait.
 
 Deadlines and ages on the stream are told by Redis's clock alone: a gateway says how much time is left, a reader turns
 that into its own time. So clocks that differ cost no request its life.
@@ -25,6 +26,7 @@ from redis.exceptions import ResponseError
 
 from cosine.core.errors import Expired, Full, Unavailable
 from cosine.store.connection import Arguments, Store
+from cosine.store.records import keys_of
 from cosine.v1.scheduler_pb2 import AdmittedRequest
 
 GROUP = "schedulers"
@@ -32,8 +34,9 @@ log = structlog.get_logger()
 _T = TypeVar("_T")
 
 _ADMIT = """
-local stream, once = KEYS[1], KEYS[2]
+local stream, once, record, attempts = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local bound, left, request, once_ttl = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local attempt, recorded, record_ttl = ARGV[5], ARGV[6], ARGV[7]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local known = redis.call('GET', once)
@@ -45,10 +48,16 @@ if waiting >= bound then
     if due > 0 and due <= now then waiting = waiting - redis.call('XDEL', stream, entry[1]) end
   end
 end
-if waiting >= bound then return {'FULL', tostring(waiting)} end
+if waiting >= bound then
+  if attempt == '1' and redis.call('GET', attempts) == '1' then redis.call('DEL', attempts) end
+  return {'FULL', tostring(waiting)}
+end
 local deadline = left > 0 and string.format('%.0f', now + left) or '0'
 local id = redis.call('XADD', stream, '*', 'deadline', deadline, 'request', request)
 redis.call('SET', once, id, 'EX', once_ttl)
+redis.call('SET', record, recorded, 'EX', record_ttl)
+local count = math.max(tonumber(attempt), tonumber(redis.call('GET', attempts)) or 0)
+redis.call('SET', attempts, count, 'EX', record_ttl)
 return {'ADMITTED', id}
 """
 # Only what is still ours: another may have claimed it meanwhile.
@@ -65,11 +74,13 @@ end
 @dataclass(frozen=True, slots=True)
 class AdmissionBounds:
     """`waiting_max` requests wait at most; who holds an entry unacknowledged for `claim_idle_ms` is taken for dead. An
-    attempt that comes twice within `once_ttl_s`, since Redis's answer was lost, is appended once."""
+    attempt that comes twice within `once_ttl_s`, since Redis's answer was lost, is appended once. A record is kept for
+    `record_ttl_s`."""
 
     waiting_max: int = 256
     retry_delay_ms: int = 500
     once_ttl_s: int = 60
+    record_ttl_s: int = 3600
     claim_idle_ms: int = 5000
     consumer_idle_ms: int = 600_000
 
@@ -108,26 +119,31 @@ class AdmissionQueue:
         self._stream = store.key("admission")
         self._script = store.client.register_script(_ADMIT)
 
-    async def admit(self, request: AdmittedRequest, left_ms: int | None = None) -> str:
+    async def admit(self, request: AdmittedRequest, left_ms: int | None = None, record: bytes = b"") -> str:
         """Appends the request and returns its entry id; the same request and attempt is appended once.
 
         Nobody waits for it after `left_ms`, however long that is where it is None; the request's own deadline field is
-        set by who reads it. Raises Full where `waiting_max` requests wait, Expired where no time is left, Unavailable.
+        set by who reads it. `record` is what `RequestRecords.load` will find. Raises Full where `waiting_max` requests
+        wait, and leaves no trace of a new request then, Expired where no time is left, Unavailable.
         """
         if left_ms is not None and left_ms <= 0:
             raise Expired(
                 "DEADLINE_EXCEEDED", "the deadline passed before the request could be admitted; allow more time"
             )
         once = self._store.key("once", request.request_id, str(request.attempt))
+        keys = [self._stream, once, *keys_of(self._store, request.request_id)]
         bounds = self._bounds
         arguments: Arguments = [
             bounds.waiting_max,
             left_ms or 0,
             request.SerializeToString(),
             bounds.once_ttl_s,
+            request.attempt,
+            record,
+            bounds.record_ttl_s,
         ]
         async with self._store.reaching():
-            verdict, value = await self._script(keys=[self._stream, once], args=arguments)
+            verdict, value = await self._script(keys=keys, args=arguments)
         if verdict == b"FULL":
             raise Full(
                 "ADMISSION_FULL",

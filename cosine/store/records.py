@@ -1,7 +1,7 @@
 """What outlives a stream: a request itself, to resume it by its id alone, and the count of its attempts.
 
-The record's bytes are the gateway's business; it lives as long as a client may reasonably come back, which is not long
-once the client has been sent everything.
+The record's bytes are the gateway's business. It is written with the admission of the request, or not at all, and
+lives as long as a client may reasonably come back, which is not long once there is nothing to come back for.
 """
 
 from __future__ import annotations
@@ -14,39 +14,44 @@ from typing import Any
 from cosine.core.errors import Unavailable
 from cosine.store.connection import Store
 
-RECORD_TTL_S = 3600
 FINISHED_TTL_S = 120  # longer than AdmissionBounds.once_ttl_s: no attempt's number is used again while it is known
 FINISHED_MAX = 1024  # not yet told to Redis; beyond that, records live as long as others
 TOGETHER_MAX = 64
 
 
-class RequestRecords:
-    """Requests by id, shared by all gateways of the mesh. `run` must run for `finished` to have an effect."""
+def keys_of(store: Store, request_id: str) -> tuple[str, str]:
+    """Where the record of a request is, and where the count of its attempts."""
+    return store.key("request", request_id), store.key("attempts", request_id)
 
-    def __init__(self, store: Store, ttl_s: int = RECORD_TTL_S) -> None:
+
+class RequestRecords:
+    """Requests by id, shared by all gateways of the mesh; `AdmissionQueue.admit` writes them. `run` must run for
+    `finished` to have an effect."""
+
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._ttl_s = ttl_s
         self._finished: deque[str] = deque(maxlen=FINISHED_MAX)
         self._changed = asyncio.Event()
 
-    async def save(self, request_id: str, record: bytes) -> int:
-        """Keeps a request and returns the number of this attempt: 1, then one more each time. Raises Unavailable."""
-        attempts = self._store.key("attempts", request_id)
+    async def next_attempt(self, request_id: str) -> int:
+        """The number of an attempt that nobody else has: 1, then one more each time. It is soon forgotten where the
+        attempt is not admitted. Raises Unavailable."""
+        _, attempts = keys_of(self._store, request_id)
         async with self._store.reaching(), self._store.client.pipeline(transaction=True) as pipeline:
-            pipeline.set(self._store.key("request", request_id), record, ex=self._ttl_s)
             pipeline.incr(attempts)
-            pipeline.expire(attempts, self._ttl_s)
-            _, attempt, _ = await pipeline.execute()
+            pipeline.expire(attempts, FINISHED_TTL_S, nx=True)
+            attempt, _ = await pipeline.execute()
         return int(attempt)
 
     async def load(self, request_id: str) -> bytes | None:
         """The request's record, or None where it is unknown or too old. Raises Unavailable."""
         async with self._store.reaching():
-            record: Any = await self._store.client.get(self._store.key("request", request_id))
+            record: Any = await self._store.client.get(keys_of(self._store, request_id)[0])
         return bytes(record) if record is not None else None
 
     def finished(self, request_id: str) -> None:
-        """The client was sent all there is; its record stays for `FINISHED_TTL_S`, should the last words be lost."""
+        """The client was sent all there will ever be; the record stays for `FINISHED_TTL_S`, should the last words be
+        lost."""
         self._finished.append(request_id)
         self._changed.set()
 
@@ -63,6 +68,6 @@ class RequestRecords:
     async def _shorten(self, request_ids: list[str]) -> None:
         async with self._store.reaching(), self._store.client.pipeline(transaction=False) as pipeline:
             for request_id in request_ids:
-                for kind in ("request", "attempts"):
-                    pipeline.expire(self._store.key(kind, request_id), FINISHED_TTL_S, lt=True)
+                for key in keys_of(self._store, request_id):
+                    pipeline.expire(key, FINISHED_TTL_S, lt=True)
             await pipeline.execute()

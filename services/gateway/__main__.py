@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import math
 
-from cosine.core.errors import BadRequest, Unavailable
+from cosine.core.errors import Unavailable
 from cosine.core.intake import ModelFacts
-from cosine.peer.membership import membership
+from cosine.peer.membership import check_redis_url, membership
 from cosine.rpc.hello import Identity
 from cosine.rpc.server import Service, run, serve
 from cosine.rpc.settings import read
@@ -34,8 +34,7 @@ async def main() -> None:
     peer_id = settings.named("gateway")
     setup_logging(settings.log_level, service="gateway", peer=peer_id)
     check_default_strategy(settings.default_strategy)
-    if not settings.redis_url:
-        raise BadRequest("NO_REDIS_URL", "set --redis-url (COSINE_REDIS_URL), or start all services with `cosine up`")
+    check_redis_url(settings)
     store = Store(settings.redis_url, settings.mesh, peer_id)
     try:
         await serve(settings, assemble(settings, peer_id, store))
@@ -56,8 +55,8 @@ def assemble(settings: GatewaySettings, peer_id: str, store: Store) -> Service:
     )
     registry, queue = Registry(store), AdmissionQueue(store, settings.admission_bounds())
     catalog = Catalog(registry, identity.tokenizer_fingerprint, identity.model_id, facts)
-    relay = Relay(identity, settings.requests_max, settings.retry_delay_ms)
-    records = RequestRecords(store, settings.record_ttl_s)
+    relay = Relay(identity, settings.requests_max, settings.retry_delay_ms, settings.message_bytes_max)
+    records = RequestRecords(store)
     door = Door(settings, peer_id, relay, queue, records, tokenizer, token_kinds(tokenizer))
     servicer = GatewayServicer(door, catalog, settings.intake_limits())
     return Service(
@@ -71,13 +70,16 @@ def assemble(settings: GatewaySettings, peer_id: str, store: Store) -> Service:
 
 
 async def watch_figures(queue: AdmissionQueue, relay: Relay) -> None:
-    """Keeps the gauges of the admission queue fresh, for whoever scales the mesh."""
+    """Keeps the gauges of the admission queue fresh, for whoever scales the mesh; NaN while Redis is away."""
     metrics.RUNNING.set_function(lambda: relay.load)
     while True:
-        with suppress(Unavailable):
+        try:
             figures = await queue.figures()
             metrics.WAITING.set(figures.waiting_count)
             metrics.OLDEST_WAIT_SECONDS.set(figures.oldest_wait_ms / 1000)
+        except Unavailable:
+            metrics.WAITING.set(math.nan)
+            metrics.OLDEST_WAIT_SECONDS.set(math.nan)
         await asyncio.sleep(FIGURES_EVERY_S)
 
 

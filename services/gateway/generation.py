@@ -2,20 +2,20 @@
 
 The gateway holds the request and every token it was sent. A scheduler that is lost on the way is replaced by admitting
 prompt and output again under the next attempt; the text goes on as if nothing had happened. What a scheduler says
-of a request that it cannot serve is final. When the client leaves, the work ends at once.
+of a request that it cannot serve is final. When the client leaves, or the time is over, the work ends at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import structlog
 from tokenizers import Tokenizer
 
-from cosine.core.errors import Expired, MeshError, Unavailable
+from cosine.core.errors import BadRequest, Expired, Full, MeshError, Mismatch, NotFound, Unavailable
 from cosine.core.intake import Job
 from cosine.rpc.convert import sampling_to_proto
 from cosine.store.admission import AdmissionQueue
@@ -30,6 +30,8 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.transcript import Transcript
 
 CLEAN_UP_S = 1.0
+TIME_OVER = "the request's time is over; what was sent so far is valid"
+HOPELESS = (BadRequest, NotFound, Mismatch)  # a resume would end no better
 
 log = structlog.get_logger()
 
@@ -73,18 +75,23 @@ class Generation:
             return
         with self._door.relay.seat(self._running, takes_over):
             try:
-                await self._door.relay.connected(self._door.settings.scheduler_wait_s)
-                await self._admit()
+                async with self._in_time():
+                    await self._door.relay.connected(self._door.settings.scheduler_wait_s)
+                    await self._admit()
                 yield self._started()
                 async for response in self._follow():
                     yield response
+            except HOPELESS:
+                self._door.records.finished(self._job.request_id)
+                raise
             finally:
                 if not self._done:
                     await self._abandon()
 
     async def _follow(self) -> AsyncIterator[pb.GenerateResponse]:
         while not self._done:
-            delta = await self._next()
+            async with self._in_time():
+                delta = await self._next()
             chunk, finish = self._read(delta)
             if chunk.text or chunk.token_ids:
                 yield pb.GenerateResponse(chunk=chunk)
@@ -117,18 +124,23 @@ class Generation:
             if delta.token_ids or delta.finish:
                 return delta
 
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """Raises Expired at the deadline, whatever is waited for."""
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                yield
+        except TimeoutError:
+            raise Expired("DEADLINE_EXCEEDED", TIME_OVER) from None
+
     async def _wait(self) -> None:
-        """Until something arrives. Raises Expired at the deadline; looks after a request nobody speaks of."""
-        loop = asyncio.get_running_loop()
+        """Until something arrives; looks after a request nobody speaks of."""
         while True:
             unheard_at = self._admitted_at + self._door.settings.unheard_s
-            wake_at = self._deadline if self._running.scheduler is not None else min(self._deadline, unheard_at)
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(wake_at):
+                async with asyncio.timeout_at(unheard_at if self._running.scheduler is None else None):
                     await self._running.changed.wait()
                 return
-            if loop.time() >= self._deadline:
-                raise Expired("DEADLINE_EXCEEDED", "the request's time is over; what was sent so far is valid")
             if self._running.scheduler is None:
                 await self._look_after()
 
@@ -140,7 +152,7 @@ class Generation:
 
     async def _admit(self) -> None:
         job, output = self._job, self._running.output
-        counted = await self._door.records.save(job.request_id, self._record)
+        counted = await self._door.records.next_attempt(job.request_id)
         attempt = max(counted, self._running.attempt + 1)  # Redis may have lost its count
         self._attempts += 1
         self._running.start(attempt)
@@ -158,7 +170,11 @@ class Generation:
             traceparent=self._traceparent,
         )
         left_s = self._deadline - asyncio.get_running_loop().time()
-        self._entry_id = await self._door.queue.admit(admitted, int(left_s * 1000))
+        try:
+            self._entry_id = await self._door.queue.admit(admitted, int(left_s * 1000), self._record)
+        except Full:
+            self._done = True  # nobody has this attempt, and the next one may have its number
+            raise
         self._admitted_at = asyncio.get_running_loop().time()
 
     async def _admit_again(self, error: MeshError) -> None:

@@ -12,5 +12,9 @@ FIRST_CHUNK_SECONDS = Histogram(
     buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
 )
 RUNNING = Gauge("cosine_gateway_running_requests", "Requests the gateway serves.")
-WAITING = Gauge("cosine_admission_waiting_requests", "Requests of the mesh that wait for a scheduler.")
-OLDEST_WAIT_SECONDS = Gauge("cosine_admission_oldest_wait_seconds", "How long the first of them has waited.")
+WAITING = Gauge(
+    "cosine_admission_waiting_requests", "Requests of the mesh that wait for a scheduler; NaN while Redis is away."
+)
+OLDEST_WAIT_SECONDS = Gauge(
+    "cosine_admission_oldest_wait_seconds", "How long the first of them has waited; NaN likewise."
+)

@@ -28,12 +28,12 @@ log = structlog.get_logger()
 class Relay:
     """All running requests and all schedulers. Owned by the event loop; no method but `run` and `connected` waits."""
 
-    def __init__(self, identity: Identity, requests_max: int, retry_delay_ms: int) -> None:
+    def __init__(self, identity: Identity, requests_max: int, retry_delay_ms: int, message_bytes_max: int) -> None:
         self._requests_max = requests_max
         self._retry_delay_ms = retry_delay_ms
         self._running: dict[str, Running] = {}
         self._placed = 0
-        self._links = Links("scheduler", identity, _attach, AttachRequest, self)
+        self._links = Links("scheduler", identity, _attach, AttachRequest, self, message_bytes_max=message_bytes_max)
         self._is_up = asyncio.Event()
         self._left = asyncio.Event()
 

@@ -6,25 +6,21 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import asdict
-from typing import Any
 
-import grpc
 from opentelemetry import trace
 
-from cosine.core.errors import BadRequest, MeshError, NotFound, Unavailable
+from cosine.core.errors import BadRequest, NotFound, Unavailable
 from cosine.core.intake import IntakeLimits, Job, check_request_id, take_in
 from cosine.core.strategy import PRESETS, parse
-from cosine.rpc.errors import code_of
 from cosine.rpc.hello import role_value
-from cosine.rpc.telemetry import TRACEPARENT, span, traceparent
+from cosine.rpc.telemetry import TRACEPARENT, traceparent
 from cosine.v1 import gateway_pb2 as pb
 from cosine.v1.gateway_pb2_grpc import GatewayServiceServicer
-from services.gateway import metrics
+from services.gateway.account import Account
 from services.gateway.catalog import Catalog
-from services.gateway.decoding import decode, draw_absent
+from services.gateway.decoding import check_sizes, decode, draw_absent
+from services.gateway.delivery import Context, Deliveries
 from services.gateway.generation import Door, Generation
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class GatewayServicer(GatewayServiceServicer):
@@ -34,35 +30,28 @@ class GatewayServicer(GatewayServiceServicer):
         self._door = door
         self._catalog = catalog
         self._limits = limits
+        self._deliveries = Deliveries()
         self._draining = False
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:
         """See gateway.proto."""
-        start = asyncio.get_running_loop().time()
-        code, first = "INTERNAL", True
-        trace_span = span("generate", _metadata(context, TRACEPARENT))
-        try:
-            takes_over = request.HasField("resume")
-            with trace.use_span(trace_span), self._door.relay.place(request.request_id, takes_over):
-                generation = await self._open(request, context, traceparent())
+        deadline = asyncio.get_running_loop().time() + self._left_s(context)
+        takes_over = request.HasField("resume")
+        with Account(request.request_id, _metadata(context, TRACEPARENT), deadline) as account:
+            with (
+                trace.use_span(account.span, record_exception=False, set_status_on_exception=False),
+                self._door.relay.place(request.request_id, takes_over),
+            ):
+                reading = self._read(request)
+                del request  # an error on its way out keeps what frames hold, and ids fill ten times their bytes
+                job, record = await reading
+                account.name(job.request_id)
+                generation = Generation(self._door, job, record, deadline, traceparent())
             async with aclosing(generation.run(takes_over)) as responses:
                 async for response in responses:
-                    if first and response.HasField("chunk"):
-                        metrics.FIRST_CHUNK_SECONDS.observe(asyncio.get_running_loop().time() - start)
-                        first = False
-                    metrics.OUTPUT_TOKENS.inc(len(response.chunk.token_ids))
-                    code = "OK" if response.HasField("finished") else code  # the client may leave with it
-                    yield response
-            code = "OK"
-        except MeshError as error:
-            code = code_of(error).name
-            raise
-        except (asyncio.CancelledError, GeneratorExit):
-            code = "OK" if code == "OK" else "CANCELLED"
-            raise
-        finally:
-            trace_span.end()
-            metrics.REQUESTS.labels(code).inc()
+                    account.send(response)
+                    with self._deliveries.handing_over(context, deadline):
+                        yield response
 
     async def ListPeers(self, request: pb.ListPeersRequest, context: Context) -> pb.ListPeersResponse:
         """See gateway.proto."""
@@ -98,24 +87,29 @@ class GatewayServicer(GatewayServiceServicer):
         )
 
     async def drain(self) -> None:
-        """Takes nothing new and waits for what runs."""
+        """Takes nothing new and waits for what runs, not for those that do not read."""
         self._draining = True
-        await self._door.relay.idle()
+        hurrying = asyncio.create_task(self._deliveries.hurry())
+        try:
+            await self._door.relay.idle()
+        finally:
+            hurrying.cancel()
 
-    async def _open(self, request: pb.GenerateRequest, context: Context, parent: str) -> Generation:
+    def _left_s(self, context: Context) -> float:
+        longest_s = self._door.settings.request_timeout_s
+        left_s: float | None = context.time_remaining()
+        return longest_s if left_s is None else min(left_s, longest_s)
+
+    async def _read(self, request: pb.GenerateRequest) -> tuple[Job, bytes]:
+        """What is asked for, and the record of it."""
         if self._draining:
             raise Unavailable("DRAINING", "this gateway is stopping; try another", retry_delay_ms=100)
+        facts = self._catalog.facts()
+        check_sizes(request, facts, self._limits, self._door.settings.prompt_bytes_max)
         message = await self._whole(request)
-        job = await self._job(message)
+        job = take_in(await decode(message, self._door.tokenizer), facts, self._limits)
         message.ClearField("resume")
-        settings = self._door.settings
-        left_s = min(context.time_remaining() or settings.request_timeout_s, settings.request_timeout_s)
-        deadline = asyncio.get_running_loop().time() + left_s
-        return Generation(self._door, job, message.SerializeToString(), deadline, parent)
-
-    async def _job(self, message: pb.GenerateRequest) -> Job:
-        request = await decode(message, self._door.tokenizer, self._door.settings.prompt_bytes_max)
-        return take_in(request, self._catalog.facts(), self._limits)
+        return job, message.SerializeToString()
 
     async def _whole(self, request: pb.GenerateRequest) -> pb.GenerateRequest:
         """The request with nothing left open: what a resume does not say comes from the record of its first call."""

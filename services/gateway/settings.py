@@ -38,4 +38,6 @@ class GatewaySettings(ServiceSettings):
         return IntakeLimits(new_tokens_max=self.new_tokens_max)
 
     def admission_bounds(self) -> AdmissionBounds:
-        return AdmissionBounds(waiting_max=self.waiting_max, retry_delay_ms=self.retry_delay_ms)
+        return AdmissionBounds(
+            waiting_max=self.waiting_max, retry_delay_ms=self.retry_delay_ms, record_ttl_s=self.record_ttl_s
+        )

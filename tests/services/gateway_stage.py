@@ -59,10 +59,10 @@ class Scheduler(SchedulerServiceServicer):
         return _Stream(self)
 
     async def take(self) -> scheduler_pb2.AdmittedRequest:
-        """The next request off the stream, acknowledged; the gateway is told that it is taken."""
+        """The next request off the stream; the gateway is told that it is taken, then it is acknowledged."""
         entry = await self.read()
-        await self.reader.ack([entry])
         self.tell(entry.request)
+        await self.reader.ack([entry])
         return entry.request
 
     async def read(self) -> Admitted:

@@ -142,6 +142,7 @@ async def test_a_client_that_leaves_before_a_scheduler_came_takes_its_request_ba
 
 
 async def test_a_deadline_ends_the_request_everywhere(mesh: Mesh) -> None:
+    await mesh.scheduler.attached.wait()
     call = mesh.generate(timeout=0.3)
     request = await mesh.scheduler.take()
     assert request.deadline_unix_ms > 0
@@ -170,6 +171,7 @@ async def test_clocks_that_differ_cost_a_request_nothing(
 
 async def test_a_request_whose_time_ends_while_it_waits_is_answered_once_and_taken_back(store: Store) -> None:
     async with running(store, request_timeout_s=0.3, unheard_s=0.01) as mesh:
+        await mesh.scheduler.attached.wait()
         call = mesh.generate(timeout=None)
         assert (await call.read()).HasField("started")
         error = await failure(call)

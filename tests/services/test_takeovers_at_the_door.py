@@ -34,13 +34,13 @@ class Pause:
 async def test_a_call_taken_over_while_it_is_admitted_leaves_the_other_alone(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pause, save = Pause(), RequestRecords.save
+    pause, count = Pause(), RequestRecords.next_attempt
 
-    async def save_slowly(records: RequestRecords, request_id: str, record: bytes) -> int:
+    async def count_slowly(records: RequestRecords, request_id: str) -> int:
         await pause()
-        return await save(records, request_id, record)
+        return await count(records, request_id)
 
-    monkeypatch.setattr(RequestRecords, "save", save_slowly)
+    monkeypatch.setattr(RequestRecords, "next_attempt", count_slowly)
     first = asyncio.ensure_future(failure(mesh.generate()))
     async with asyncio.timeout(PATIENCE_S):
         await pause.reached.wait()

@@ -46,7 +46,7 @@ class Mesh:
     async def connected(self, wait_s: float) -> None:
         pass
 
-    async def admit(self, admitted: AdmittedRequest, left_ms: int) -> str:
+    async def admit(self, admitted: AdmittedRequest, left_ms: int, record: bytes) -> str:
         offset = len(admitted.token_ids) - admitted.prompt_length
         end = types.FINISH_REASON_LENGTH
         progress = RequestProgress(offset=offset, token_ids=self._answer[offset:], finish_reason=end)
@@ -61,7 +61,7 @@ async def text_of(prompt: Sequence[int], output: Sequence[int], emitted: Sequenc
     tokenizer, mesh = metaspace(), cast(Any, Mesh(output))
     settings = GatewaySettings(model="toy", redis_url="redis://unused")
     records = create_autospec(RequestRecords, instance=True)
-    records.save.return_value = 1
+    records.next_attempt.return_value = 1
     door = Door(settings, "gateway", mesh, mesh, records, tokenizer, token_kinds(tokenizer))
     job = Job("r", tuple(prompt), GREEDY, len(output), (), (), "plain", 0, tuple(emitted))
     deadline = asyncio.get_running_loop().time() + settings.request_timeout_s

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Any
 from unittest.mock import AsyncMock
 
@@ -13,7 +12,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from cosine.core.errors import Expired, Full, Unavailable
 from cosine.store.admission import AdmissionBounds, AdmissionQueue, AdmissionReader, Batch
 from cosine.store.connection import Store
-from cosine.store.records import FINISHED_TTL_S, RequestRecords
 from cosine.v1.scheduler_pb2 import AdmittedRequest
 
 AT_ONCE = AdmissionBounds(waiting_max=3, claim_idle_ms=0, consumer_idle_ms=0)
@@ -321,57 +319,3 @@ async def test_an_entry_that_is_no_request_is_dropped(store: Store, fields: dict
     assert (await reader.read(count=1, block_ms=1000)).admitted == ()
     assert (await AdmissionQueue(store).figures()).waiting_count == 0
     await reader.close()
-
-
-async def test_a_finished_request_is_kept_for_less_time(store: Store) -> None:
-    records = RequestRecords(store)
-    for name in ("done", "running"):
-        await records.save(name, b"1")
-    records.finished("done")
-    keys = [store.key(kind, name) for name in ("done", "running") for kind in ("request", "attempts")]
-    telling = asyncio.create_task(records.run())
-    async with asyncio.timeout(10):
-        while await store.client.ttl(keys[1]) > FINISHED_TTL_S:
-            pass
-    assert [await store.client.ttl(key) > FINISHED_TTL_S for key in keys] == [False, False, True, True]
-    assert await records.load("done") == b"1"
-    assert AdmissionBounds().once_ttl_s < FINISHED_TTL_S
-    telling.cancel()
-    with suppress(asyncio.CancelledError):
-        await telling
-
-
-async def test_finishing_lengthens_nothing_and_survives_the_loss_of_redis(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    records = RequestRecords(store, ttl_s=30)
-    await records.save("brief", b"1")
-    shorten, tried = records._shorten, asyncio.Queue[list[str]]()
-
-    async def shorten_unless_away(request_ids: list[str]) -> None:
-        tried.put_nowait(request_ids)
-        if tried.qsize() == 1:
-            raise Unavailable("STORE_UNREACHABLE", "gone")
-        await shorten(request_ids)
-        tried.put_nowait([])
-
-    monkeypatch.setattr(records, "_shorten", shorten_unless_away)
-    telling = asyncio.create_task(records.run())
-    async with asyncio.timeout(10):
-        records.finished("lost")
-        while not tried.qsize():
-            await store.ping()
-        records.finished("brief")
-        while tried.qsize() < 3:
-            await store.ping()
-    assert 0 < await store.client.ttl(store.key("request", "brief")) <= 30
-    telling.cancel()
-    with suppress(asyncio.CancelledError):
-        await telling
-
-
-async def test_a_record_is_found_by_its_id_and_its_attempts_are_counted(store: Store) -> None:
-    records = RequestRecords(store)
-    assert await records.load("a") is None
-    assert [await records.save("a", b"1"), await records.save("a", b"2")] == [1, 2]
-    assert await records.load("a") == b"2"
