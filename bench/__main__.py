@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -21,43 +23,74 @@ from bench.scheduler import measure as measure_scheduler
 from cosine.cli.demo import models
 from cosine.cli.demo.measuring import BF16_MARGIN, Run, likeness
 from cosine.cli.demo.models import Prompt
+from cosine.cli.meshfile import read_testbed
 from cosine.cli.supervisor import Mesh, interrupt_main_task
 from cosine.client.async_client import AsyncClient
 from cosine.client.results import Speculation
-from cosine.core.errors import BadRequest
-from cosine.core.strategy import PRESETS, Choice
+from cosine.core.strategy import PRESETS, Choice, check_demands
 from cosine.core.strategy import parse as parse_strategy
+from cosine.text.command_line import Parser, bordered, check_file, whole
 
 LOADS = ((1, 0.0), (8, 0.0), (1, 1.0))
 DOMAINS = 4
 PER_DOMAIN_AT_ONCE = 8  # with many clients: four requests each, so that in most rounds all of them have one
 ASSISTANT = "general"
+VERIFIERS_USUAL = 2
+TOKENS_MAX = 1024  # of one generation, as the gateway bounds it
+THREADS_MAX = 256
+DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 TABLE_WIDTH = 110  # where output goes to a file there is no terminal to ask
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Options of the benchmark."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser = Parser(prog="bench", usage="python -m bench [OPTION ...]", description=__doc__)
     parser.add_argument(
         "--strategies", default="plain cosine", help="strategies as requests name them, separated by spaces; or all"
     )
-    parser.add_argument("--runs", type=int, default=5, help="runs over which medians are taken")
-    parser.add_argument("--prompts", type=int, default=1, help="held-out prompts per domain")
-    parser.add_argument("--tokens", type=int, default=96, help="new tokens per prompt")
-    parser.add_argument("--threads", type=int, default=1, help="threads of the verifier, and of transformers")
-    parser.add_argument("--device", default="cpu", help="of the target, and of transformers: cpu or cuda[:N] (cpu)")
-    parser.add_argument("--hidden", type=int, default=models.HIDDEN, help="width that the target is inflated to")
-    parser.add_argument("--layers", type=int, default=models.LAYERS, help="layers that the target is inflated to")
+    parser.add_argument("--runs", type=whole(), default=5, help="runs over which medians are taken")
+    parser.add_argument("--prompts", type=whole(), default=1, help="held-out prompts per domain")
+    parser.add_argument("--tokens", type=whole(most=TOKENS_MAX), default=96, help="new tokens per prompt")
+    parser.add_argument(
+        "--threads", type=whole(most=THREADS_MAX), default=1, help="of the verifier, and of transformers"
+    )
+    parser.add_argument(
+        "--device", type=device, default="cpu", help="of target and transformers: cpu or cuda[:N] (cpu)"
+    )
+    parser.add_argument("--hidden", type=whole(), default=models.HIDDEN, help="width that the target is inflated to")
+    parser.add_argument("--layers", type=whole(), default=models.LAYERS, help="layers that the target is inflated to")
     parser.add_argument("--no-baselines", action="store_true", help="leave transformers out")
     parser.add_argument("--json", type=Path, help="also write all figures here")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     names = list(PRESETS) if options.strategies == "all" else options.strategies.split()
-    try:
-        options.verifiers = max(min(2, parse_strategy(name).verifiers) for name in names)
-    except BadRequest as error:
-        parser.error(error.message)
-    options.names = ["plain", *(name for name in names if name != "plain")]
+    if not names:
+        parser.error("--strategies names none; give one, for example plain, or all")
+    options.names = list(dict.fromkeys(["plain", *names]))
     return options
+
+
+def device(text: str) -> str:
+    """A type for argparse: what both a verifier and transformers can compute on."""
+    if DEVICE.fullmatch(text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no device; take cpu or cuda[:N]")
+    return text
+
+
+def verifier_count(name: str) -> int:
+    """As many as a strategy asks for by number; where it leaves that open two, since more would share this machine."""
+    row = parse_strategy(name)
+    return row.verifiers if "verifiers" in row.demanded else min(VERIFIERS_USUAL, row.verifiers)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raises the MeshError of what cannot work, before models are inflated and processes started; `options` learn how
+    many verifiers are needed."""
+    if options.json is not None:
+        check_file("--json", options.json)
+    options.verifiers = max(map(verifier_count, options.names))
+    drafters = read_testbed()["drafters"]
+    for name in options.names:
+        check_demands(parse_strategy(asked(name)), options.verifiers, len(drafters), drafters)
 
 
 async def run(options: argparse.Namespace, console: Console) -> Report:
@@ -164,9 +197,15 @@ def _resident_mb(pid: int) -> float:
     return 0.0
 
 
-def main() -> None:
-    """Measures, prints, writes."""
-    options = parse()
+def main(arguments: list[str] | None = None) -> int:
+    """Measures, prints, writes; the exit status."""
+    options = parse(arguments)
+    return bordered("bench", lambda: compare(options), "stopped; nothing was kept")
+
+
+def compare(options: argparse.Namespace) -> int:
+    """The whole benchmark."""
+    check(options)
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)
     report = asyncio.run(run(options, console))
@@ -176,7 +215,8 @@ def main() -> None:
         console.print(line, highlight=False)
     if options.json is not None:
         options.json.write_text(json.dumps(report.as_json(), indent=1) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,6 +14,7 @@ from typing import Any
 from cosine.cli.demo.models import Prompt
 from cosine.client.async_client import AsyncClient
 from cosine.client.results import Completion, completion_from
+from cosine.core.errors import Unavailable
 from cosine.core.noise import mix
 
 STREAM_BYTES_MAX = 1 << 20
@@ -116,7 +117,7 @@ class Baseline:
 
     @classmethod
     async def start(cls, target: str, assistant: str, threads: int, device: str) -> Baseline:
-        """Returns once both models are loaded."""
+        """Returns once both models are loaded. Raises Unavailable."""
         models = ["--target", target, "--assistant", assistant]
         command = ["-m", "bench.baseline", *models, "--threads", str(threads), "--device", device]
         process = await asyncio.create_subprocess_exec(
@@ -128,11 +129,15 @@ class Baseline:
             limit=STREAM_BYTES_MAX,
         )
         baseline = cls(process)
-        await baseline._read()
+        try:
+            await baseline._read()
+        except BaseException:
+            await baseline.stop()
+            raise
         return baseline
 
     async def measure(self, prompts: Sequence[Prompt], load: Load, assisted: bool) -> Measured:
-        """As many prompts as the load has requests, one after the other."""
+        """As many prompts as the load has requests, one after the other. Raises Unavailable."""
         seconds = 0.0
         texts: list[tuple[int, ...]] = []
         for index, prompt in enumerate(prompts[: load.request_count]):
@@ -151,15 +156,19 @@ class Baseline:
         return Measured(sum(map(len, texts)) / seconds, texts=tuple(texts))
 
     async def stop(self) -> None:
-        """Ends the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        """Ends the process, whatever it is at."""
+        if self._process.returncode is None:
+            self._process.kill()
         await self._process.wait()
 
     async def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = await self._process.stdout.readline()
         if not line:
-            raise RuntimeError("the baseline process ended; run `python -m bench.baseline` by hand to see why")
+            raise Unavailable(
+                "BASELINE_ENDED",
+                "transformers' process ended; run `python -m bench.baseline` by hand to see why, or leave it out with "
+                "--no-baselines",
+            )
         reply: dict[str, Any] = json.loads(line)
         return reply

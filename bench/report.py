@@ -14,7 +14,7 @@ from bench.scheduler import HandleTimes
 from cosine.cli.demo.measuring import BF16_MARGIN, FAILED, IDENTICAL, Likeness
 
 PLAIN = "plain"
-COLUMNS = ("system", "tokens/s", "x plain", "least-most", "tok/verdict", "overhead", "allowed", "first ms")
+COLUMNS = ("system", "tokens/s", "x plain", "least-most", "tokens/verdict", "overhead", "allowed", "first ms")
 
 
 @dataclass(slots=True)

@@ -7,17 +7,21 @@ of the drafter over the target's own text decides all of its rounds.
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
+from cosine.text.command_line import Parser, bordered, check_file
 from testbed import models
 from testbed.continuations import gumbel_noise
 from testbed.prompts import Prompt, load_prompts
-from testbed.recipe import DOMAINS, DRAFTER_NAMES, MODELS_DIR, PROMPTS_FILE, Domain
+from testbed.recipe import DOMAINS, DRAFTER_NAMES, MODEL_NAMES, MODELS_DIR, PROMPTS_FILE, Domain
 from testbed.tokens import END_ID
 
 DEPTH = 8
@@ -144,19 +148,27 @@ def all_tables(figures: Figures) -> str:
     )
 
 
-def main() -> None:
-    """Prints the tables; with `--json` also writes them."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(words: Sequence[str] | None = None) -> int:
+    """Prints the tables; with `--json` also writes them. The exit status."""
+    parser = Parser(prog="testbed.evaluate", usage="python -m testbed.evaluate [OPTION ...]", description=__doc__)
     parser.add_argument("--models", type=Path, default=MODELS_DIR)
     parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
+    return bordered("testbed.evaluate", partial(_run, arguments), "stopped; nothing was kept")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    models.check_folders(*(arguments.models / name for name in MODEL_NAMES))
+    if arguments.json:
+        check_file("--json", arguments.json)
     torch.set_num_threads(1)
     disable_progress_bar()
     figures = measure(arguments.models, load_prompts(PROMPTS_FILE))
     print(all_tables(figures))
     if arguments.json:
         arguments.json.write_text(json.dumps(asdict(figures), indent=1) + "\n", encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

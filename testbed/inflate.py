@@ -19,12 +19,18 @@ of two.
 
 import argparse
 import copy
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from cosine.core.errors import BadRequest
+from cosine.text.command_line import Parser, bordered, check_folder, whole
+from testbed import models
 
 NOISE_SCALE = 0.02
 INTERMEDIATE_RATIO = 8 / 3
@@ -153,16 +159,28 @@ def _fill_writer(weight: Tensor, own: Tensor | None) -> None:
         weight[: own.shape[0], : own.shape[1]] = own
 
 
-def main() -> None:
-    """Writes the twin of a stored model as a Hugging Face folder with the same tokenizer."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(words: Sequence[str] | None = None) -> int:
+    """Writes the twin of a stored model as a Hugging Face folder with the same tokenizer. The exit status."""
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = Parser(prog="testbed.inflate", description=__doc__, formatter_class=layout)
     parser.add_argument("--source", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--hidden", type=int, required=True)
-    parser.add_argument("--layers", type=int, required=True)
-    parser.add_argument("--intermediate", type=int)
+    parser.add_argument("--hidden", type=whole(), required=True)
+    parser.add_argument("--layers", type=whole(), required=True)
+    parser.add_argument("--intermediate", type=whole())
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
+    return bordered("testbed.inflate", partial(_run, arguments), "stopped; the twin is not whole")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    models.check_folders(arguments.source)
+    check_folder("--out", arguments.out)
+    try:
+        config = LlamaConfig.from_pretrained(arguments.source)
+        inflated_config(config, arguments.hidden, arguments.layers, arguments.intermediate)
+    except ValueError as error:
+        raise BadRequest("SIZE", str(error)) from error
     model = LlamaForCausalLM.from_pretrained(arguments.source, dtype=getattr(torch, arguments.dtype))
     twin = inflate(model, arguments.hidden, arguments.layers, arguments.intermediate)
     twin.generation_config = model.generation_config
@@ -170,7 +188,8 @@ def main() -> None:
     AutoTokenizer.from_pretrained(arguments.source).save_pretrained(arguments.out)
     count = sum(parameter.numel() for parameter in twin.parameters())
     print(f"{arguments.out}: {count / 1e6:.1f}M parameters, {arguments.dtype}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

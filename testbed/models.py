@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from cosine.core.errors import NotFound
 from testbed.recipe import Recipe, Shape
 from testbed.tokens import END_ID
 
@@ -31,6 +32,13 @@ def build(shape: Shape, recipe: Recipe, seed: int) -> LlamaForCausalLM:
         pad_token_id=END_ID,
     )
     return LlamaForCausalLM(config)
+
+
+def check_folders(*folders: Path) -> None:
+    """Raises NotFound where a folder holds no model; a library that loads one would ask a hub for it."""
+    for folder in folders:
+        if not (folder / "config.json").is_file():
+            raise NotFound("MODEL_NOT_FOUND", f"there is no model in {folder} (no config.json); check the path")
 
 
 def load(folder: Path) -> LlamaForCausalLM:

@@ -6,7 +6,10 @@ It knows nothing of the simulator beyond the file's format (cosine.sim.recording
 """
 
 import argparse
+import sys
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +21,10 @@ from transformers.utils.logging import disable_progress_bar
 from cosine.core.picking import RowRule, pick, top_children
 from cosine.core.sampling import GREEDY, Sampling
 from cosine.sim.recording import Recording, Text, Variant
+from cosine.text.command_line import Parser, bordered, check_folder, whole
 from testbed import models
 from testbed.prompts import Prompt, load_prompts
-from testbed.recipe import DOMAINS, DRAFTER_NAMES, MODELS_DIR, PROMPTS_FILE, TESTBED_DIR
+from testbed.recipe import DOMAINS, DRAFTER_NAMES, MODEL_NAMES, MODELS_DIR, PROMPTS_FILE, TESTBED_DIR
 
 RECORDINGS_DIR = TESTBED_DIR / "recordings"
 PROMPTS_PER_DOMAIN = 12
@@ -91,14 +95,20 @@ def record(models_dir: Path, texts: tuple[Text, ...], variant: Variant) -> Recor
     return Recording(variant, directions.shape[0], names, texts, *arrays)
 
 
-def main() -> None:
-    """Writes the three variants and prints what they hold."""
-    parser = argparse.ArgumentParser(prog="python -m testbed.recording", description=__doc__)
+def main(words: Sequence[str] | None = None) -> int:
+    """Writes the three variants and prints what they hold. The exit status."""
+    parser = Parser(prog="testbed.recording", usage="python -m testbed.recording [OPTION ...]", description=__doc__)
     parser.add_argument("--models", type=Path, default=MODELS_DIR)
     parser.add_argument("--out", type=Path, default=RECORDINGS_DIR)
-    parser.add_argument("--per-domain", type=int, default=PROMPTS_PER_DOMAIN)
-    parser.add_argument("--new-tokens", type=int, default=NEW_TOKENS)
-    arguments = parser.parse_args()
+    parser.add_argument("--per-domain", type=whole(), default=PROMPTS_PER_DOMAIN)
+    parser.add_argument("--new-tokens", type=whole(), default=NEW_TOKENS)
+    arguments = parser.parse_args(words)
+    return bordered("testbed.recording", partial(_run, arguments), "stopped; variants that were written are kept")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    models.check_folders(*(arguments.models / name for name in MODEL_NAMES))
+    check_folder("--out", arguments.out)
     torch.set_num_threads(1)
     disable_progress_bar()
     began = time.monotonic()
@@ -114,7 +124,8 @@ def main() -> None:
         shares = ", ".join(f"{name} {rate:.2f}" for name, rate in zip(recording.drafters, rates, strict=True))
         print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB, {len(truth)} tokens, first guesses right: {shares}")
     print(f"done in {time.monotonic() - began:.0f} s")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

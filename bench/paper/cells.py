@@ -122,7 +122,7 @@ class CellFile:
         self.path = path
         self._cells: dict[CellKey, Cell] = {}
         if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_bytes().splitlines():
                 cell = parse_cell(line)
                 if cell is not None:
                     self._cells[cell.key] = cell
@@ -135,13 +135,13 @@ class CellFile:
         """Keeps a cell, on disk too. What an interrupted write has left there does not swallow it."""
         self._cells[cell.key] = cell
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a+", encoding="utf-8") as file:
+        with self.path.open("ab+") as file:
             file.seek(0)
-            torn = not file.read().endswith("\n") and file.tell() > 0
-            file.write(("\n" if torn else "") + json.dumps(cell.as_json()) + "\n")
+            torn = not file.read().endswith(b"\n") and file.tell() > 0
+            file.write((b"\n" if torn else b"") + json.dumps(cell.as_json()).encode() + b"\n")
 
 
-def parse_cell(line: str) -> Cell | None:
+def parse_cell(line: str | bytes) -> Cell | None:
     """The cell of a line; None where the line is torn, or of another version of this file."""
     try:
         entry = json.loads(line)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 
 from cosine.cli.meshfile import MeshSpec, read_testbed, verifier_names
 from cosine.core.config import SchedulerConfig
 from cosine.core.errors import BadRequest
 from cosine.sim.profile import DrafterDevice, Link, Profile, VerifierDevice
+from cosine.store.embedded import free_port
 
 GRACE_S = 3.0
 UNHEARD_S = 5.0  # this and the next: the defaults of the gateway
@@ -82,12 +82,8 @@ def workers(profile: Profile) -> list[str]:
 
 
 def free_ports(names: list[str]) -> dict[str, int]:
-    """A free port for each; held until all are found, so that they differ."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in names]
-    ports = {name: taken.getsockname()[1] for name, taken in zip(names, sockets, strict=True)}
-    for taken in sockets:
-        taken.close()
-    return ports
+    """A port for each that nobody listens on."""
+    return {name: free_port() for name in names}
 
 
 def verifier_pace(device: VerifierDevice, time_scale: float) -> str:

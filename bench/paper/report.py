@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -14,7 +15,7 @@ from cosine.sim.lead import Score, lead
 
 PLAIN = "plain"
 COLUMNS = (
-    *("strategy", "ms/token", "+-", "sim", "tokens/s", "x plain", "TTFT ms", "tok/verdict"),
+    *("strategy", "ms/token", "+-", "sim", "tokens/s", "x plain", "TTFT ms", "tokens/verdict"),
     *("busy %", "drafted", "verified", "overrun %", ""),
 )
 LEGEND = (
@@ -108,8 +109,8 @@ class Report:
             if (cell.key.load, cell.key.strategy) == (load, strategy) and cell.figures is not None:
                 yield cell.figures
 
-    def notes(self) -> Iterator[str]:
-        """What is to be known beside the tables."""
+    def notes(self, sources: str) -> Iterator[str]:
+        """What is to be known beside the tables; `sources` is the digest of today's code."""
         yield LEGEND
         for load in self.loads:
             if words := lead(self._scores(load)):
@@ -120,9 +121,12 @@ class Report:
         took = [cell.took_s for cell in self.cells if cell.figures is not None]
         if took:
             yield f"seconds of real time per cell: {min(took):.0f} to {max(took):.0f}, all together {sum(took):.0f}"
-        sources = {cell.sources for cell in self.cells}
-        if len(sources) > 1:
-            yield f"the cells were measured with {len(sources)} versions of the code; --again measures all with today's"
+        if other := Counter(cell.key.strategy for cell in self.cells if cell.sources != sources):
+            told = ", ".join(f"{count} of {strategy}" for strategy, count in other.items())
+            yield (
+                f"other code than today's measured {other.total()} of {len(self.cells)} cells ({told}); "
+                "--again measures all anew"
+            )
 
     def _scores(self, load: str) -> dict[str, Score]:
         rows = [self.row(load, strategy) for strategy in self.strategies]

@@ -7,6 +7,7 @@ objects it is a plain float. Nothing here knows strategies, except `equal_cost`,
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from cosine.core.errors import BadRequest
 from cosine.core.strategy import Choice, Strategy
 from cosine.text.strict_yaml import read_mapping
 
+PROFILES = Path(__file__).resolve().parents[2] / "bench" / "profiles"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a folder of results is called so
 SOURCE_CHARACTERS_MIN = 8
 FIGURE_MAX = 1e9  # what is larger is a slip of the pen
 
@@ -143,6 +146,12 @@ def pools_used(strategy: Strategy, pool_count: int) -> int:
     return pool_count
 
 
+def profile_path(name: str) -> Path:
+    """A profile of the project by name, or any file."""
+    ours = PROFILES / f"{name}.yaml"
+    return ours if ours.is_file() else Path(name)
+
+
 def read_profile(path: Path) -> Profile:
     """The profile of a YAML file. Raises BadRequest(PROFILE), naming file and key, where a figure is missing, unknown,
     negative, too large, not a number, or has no source; NotFound(PROFILE) where there is no file."""
@@ -159,6 +168,12 @@ def _finite(value: float) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{value} is not a number to compute with")
     return value
+
+
+def _plain(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name; take A-Z a-z 0-9 . _ - and begin with a letter or digit")
+    return name
 
 
 def _sourced(text: str) -> str:
@@ -208,7 +223,7 @@ class _LinkEntry(_Entry):
 
 
 class _ProfileFile(_Entry):
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, AfterValidator(_plain)]
     source: Annotated[str, AfterValidator(_sourced)]
     time_scale: _PositiveFigure
     verifier: _Device

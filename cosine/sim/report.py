@@ -21,7 +21,7 @@ COLUMNS = (
     "to plain",
     "TTFT ms",
     "TTFT p95",
-    "accepted",
+    "tokens/verdict",
     "verifier %",
     "drafter %",
     "drafts wasted %",
@@ -33,7 +33,7 @@ SWEEP_COLUMNS = (
     "each",
     "ms/token",
     "TTFT p95",
-    "accepted",
+    "tokens/verdict",
     "verifier %",
     "drafter %",
     "busiest %",
@@ -91,7 +91,6 @@ def _cells(row: Row, plain: float | None) -> tuple[str, ...]:
 def write_json(path: Path, profile: Profile, equal_cost: bool, rows: Sequence[Row]) -> None:
     """The rows, and what they are of."""
     content = {"profile": profile.name, "equal_cost": equal_cost, "rows": [asdict(row) for row in rows]}
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cosine.core.strategy import parse
+from cosine.core.errors import BadRequest
+from cosine.core.strategy import check_demands, parse
 from cosine.sim.library import Library
 from cosine.sim.load import CLOSED_LOADS, OPEN_LOADS, Load, closed_load, open_load
 from cosine.sim.outcome import Row, run
@@ -37,6 +38,24 @@ def read_library(folder: Path, temperature: float) -> Library:
     return Library(read_recording(folder, Variant.SHARED), read_recording(folder, Variant.UNSHARED))
 
 
+def check_recorded(profile: Profile, library: Library) -> None:
+    """Raises BadRequest(PROFILE) where the profile has a drafter that was not recorded."""
+    if strangers := profile.drafters.keys() - set(library.drafters):
+        known = ", ".join(library.drafters)
+        raise BadRequest(
+            "PROFILE", f"profile {profile.name}: the recordings have no drafter {min(strangers)!r}; they have {known}"
+        )
+
+
+def park_of(profile: Profile, strategy: str, same_cost: bool) -> Profile:
+    """The park that a strategy runs on: with `same_cost` what the money of the whole profile buys it, else the profile.
+    Raises BadRequest where the text names no strategy, or one that demands what the park has not."""
+    row = parse(strategy)
+    park = equal_cost(profile, row) if same_cost else profile
+    check_demands(row, park.verifier_count, len(park.drafters), profile.drafters)
+    return park
+
+
 def load_named(name: str, profile: Profile) -> Load:
     """`closed-CLIENTS`, or `open-` low, high or fluctuating. Raises ValueError."""
     kind, _, which = name.partition("-")
@@ -55,12 +74,10 @@ def table(
     same_cost: bool,
     note: Callable[[Row], None],
 ) -> list[Row]:
-    """All rows, load by load; `note` hears of each as it is done. With `same_cost` every strategy gets the park that
-    the money of the whole profile buys it."""
+    """All rows, load by load; `note` hears of each as it is done. `same_cost`: see `park_of`."""
     rows = []
     for load in loads:
         for strategy in strategies:
-            park = equal_cost(profile, parse(strategy)) if same_cost else profile
-            rows.append(run(park, library, strategy, load)[0])
+            rows.append(run(park_of(profile, strategy, same_cost), library, strategy, load)[0])
             note(rows[-1])
     return rows

@@ -1,1 +1,1 @@
-"""Text: to token ids and back, and the files that people write. Without torch or transformers."""
+"""Text: to token ids and back, and the files and command lines that people write. Without torch or transformers."""

@@ -100,6 +100,18 @@ def test_a_line_torn_by_an_interruption_costs_that_cell_only(tmp_path: Path) -> 
     assert CellFile(path).get(cell("spin").key) == cell("spin")
 
 
+def test_a_byte_that_is_no_text_costs_that_cell_only(tmp_path: Path) -> None:
+    path = tmp_path / "cells.jsonl"
+    for name in ("plain", "cosine"):
+        CellFile(path).add(cell(name))
+    path.write_bytes(path.read_bytes().replace(b'"strategy": "plain"', b'"strategy": "pl\xffin"'))
+    file = CellFile(path)
+    assert file.get(cell().key) is None
+    file.add(cell("spin"))
+    again = CellFile(path)
+    assert [again.get(cell(name).key) for name in ("cosine", "spin")] == [cell("cosine"), cell("spin")]
+
+
 @pytest.mark.parametrize("line", ["", "{", "[]", '{"key": {}}', "3"])
 def test_what_is_no_cell_is_skipped(line: str) -> None:
     assert parse_cell(line) is None

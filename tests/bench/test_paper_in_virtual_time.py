@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from bench.paper.__main__ import profile_path
 from bench.paper.loads import Load, parse_load
 from bench.paper.measuring import warm_up_tokens
 from bench.paper.virtual import VirtualBench, recorded_library
@@ -15,7 +14,7 @@ from cosine.cli.demo.models import Prompt
 from cosine.core.strategy import PRESETS
 from cosine.sim.library import Library
 from cosine.sim.mesh import Mesh, Request
-from cosine.sim.profile import read_profile
+from cosine.sim.profile import profile_path, read_profile
 
 PAPER = read_profile(profile_path("paper-70b"))
 TOKENS = 20

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.paper.__main__ import profile_path
 from bench.paper.cells import Cell, CellFile
 from bench.paper.loads import parse_load
 from bench.paper.report import Report
 from bench.paper.runner import Entrant, Extent, Runner
-from cosine.sim.profile import read_profile
+from cosine.sim.profile import profile_path, read_profile
 
 pytest.importorskip("torch")
 

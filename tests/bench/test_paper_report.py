@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,14 +49,14 @@ def test_a_median_over_shares_that_some_lack_is_over_the_others() -> None:
 def test_a_refused_strategy_is_a_row_and_the_notes_say_why() -> None:
     report = Report([cell(), cell("dsi", refused="needs 2 verifiers")])
     assert texts(report, "dsi")[""] == "refused"
-    assert "dsi, closed-4: refused, needs 2 verifiers" in report.notes()
+    assert "dsi, closed-4: refused, needs 2 verifiers" in report.notes("code")
     assert texts(report, "plain")["ms/token"] == "20.00"
 
 
 def test_a_run_refused_among_others_makes_no_median() -> None:
     report = Report([cell("dsi"), cell("dsi", run=1, refused="took too long")])
     assert texts(report, "dsi")[""] == "refused"
-    assert "dsi, closed-4: refused, took too long" in report.notes()
+    assert "dsi, closed-4: refused, took too long" in report.notes("code")
 
 
 def test_a_row_that_could_not_keep_the_pace_is_invalid_and_not_drawn() -> None:
@@ -82,9 +83,16 @@ def test_tables_are_by_load_and_leave_out_what_was_not_asked_for() -> None:
 
 def test_cells_of_different_code_are_noted() -> None:
     old = cell("cosine")
-    mixed = Report([cell(), type(old)(old.key, old.figures, "", 5.0, "other code")])
-    assert any("2 versions" in note for note in mixed.notes())
-    assert not any("versions" in note for note in Report([cell()]).notes())
+    mixed = Report([cell(), replace(old, sources="other code"), cell("spin")])
+    said = "other code than today's measured 1 of 3 cells (1 of cosine); --again measures all anew"
+    assert said in mixed.notes("code")
+    assert not any("other code" in note for note in Report([cell(), old]).notes("code"))
+
+
+def test_cells_that_are_all_of_one_older_version_are_noted_too() -> None:
+    cells = [cell(run=run) for run in range(2)] + [cell("spin")]
+    said = "other code than today's measured 3 of 3 cells (2 of plain, 1 of spin); --again measures all anew"
+    assert said in Report(cells).notes("today")
 
 
 def test_json_holds_every_cell_and_every_row() -> None:
@@ -107,7 +115,7 @@ def test_pictures_are_drawn_of_what_there_is(tmp_path: Path) -> None:
 
 def test_the_notes_say_how_far_cosine_is_ahead_of_the_best_valid_other() -> None:
     mine = cell("cosine", token_ms=15.0, tokens_per_s=250.0)
-    notes = list(Report([cell(), cell("spin", token_ms=5.0, overrun=0.5), mine]).notes())
+    notes = list(Report([cell(), cell("spin", token_ms=5.0, overrun=0.5), mine]).notes("code"))
     words = "cosine takes 25 % less time per token than plain and serves 25 % more tokens per second than plain"
     assert f"closed-4: {words}" in notes
-    assert not any("per token than" in note for note in Report([cell()]).notes())
+    assert not any("per token than" in note for note in Report([cell()]).notes("code"))

@@ -13,7 +13,7 @@ import pytest
 from made_up_cells import observation
 
 from bench.paper import runner as runners
-from bench.paper.__main__ import entrants, parse_arguments, profile_path
+from bench.paper.__main__ import entrants, parse_arguments
 from bench.paper.ablations import ABLATIONS
 from bench.paper.cells import Cell, CellFile
 from bench.paper.loads import DEFAULT_LOADS, Load, parse_load
@@ -23,7 +23,7 @@ from cosine.cli.meshfile import MeshSpec
 from cosine.cli.processes import ForkServer
 from cosine.core.errors import BadRequest, MeshError, Unavailable
 from cosine.core.strategy import PRESETS, parse
-from cosine.sim.profile import equal_cost, read_profile
+from cosine.sim.profile import equal_cost, profile_path, read_profile
 
 PAPER = read_profile(profile_path("paper-70b"))
 EXTENT = Extent(token_count=8, prompt_count=1, open_s=2.0, time_scale=8.0, cell_timeout_s=5.0)

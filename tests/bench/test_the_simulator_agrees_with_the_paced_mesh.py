@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.paper.__main__ import profile_path
 from bench.paper.cells import Cell, CellFile, Figures
 from bench.paper.loads import parse_load
 from bench.paper.runner import Entrant, Extent, Runner
-from cosine.sim.profile import Profile, read_profile
+from cosine.sim.profile import Profile, profile_path, read_profile
 
 pytest.importorskip("torch")
 

@@ -1,7 +1,6 @@
 """`python -m cosine.sim` prints a table and writes what it is asked for."""
 
 import json
-import sys
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
@@ -21,20 +20,17 @@ from tests.sim.parks import RECORDINGS, library, park
 ROOT = Path(__file__).parents[2]
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    """The command with its arguments."""
+def call(*arguments: str) -> int:
+    """The command with its arguments; its exit status."""
     profile = str(ROOT / "bench" / "profiles" / "paper-70b.yaml")
     fixed = ("--profile", profile, "--recordings", str(RECORDINGS))
-    monkeypatch.setattr(sys, "argv", ["cosine.sim", *fixed, *arguments])
-    command.main()
+    return command.main([*fixed, *arguments])
 
 
-def test_it_prints_a_line_per_strategy_and_load(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    file = tmp_path / "figures" / "sim.json"
+def test_it_prints_a_line_per_strategy_and_load(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "sim.json"
     asked = ("--presets", "plain", "cosine", "--loads", "closed-2", "open-low", "--json", str(file))
-    call(monkeypatch, *asked)
+    assert call(*asked) == 0
     printed = capsys.readouterr().out
     for word in ("plain", "cosine", "closed-2", "open-low", "equal cost"):
         assert word in printed
@@ -48,21 +44,35 @@ def test_it_prints_a_line_per_strategy_and_load(
     assert rows[1]["tokens_per_s"] > rows[0]["tokens_per_s"]
 
 
-def test_the_whole_profile_is_slower_for_those_who_do_not_use_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_whole_profile_is_slower_for_those_who_do_not_use_it(tmp_path: Path) -> None:
     speeds = []
     for name, more in (("same.json", ()), ("as-is.json", ("--as-is",))):
         file = tmp_path / name
-        call(monkeypatch, "--presets", "plain", "--loads", "closed-1", "--json", str(file), *more)
+        call("--presets", "plain", "--loads", "closed-1", "--json", str(file), *more)
         speeds.append(json.loads(file.read_text())["rows"][0]["tokens_per_s"])
     assert speeds[0] > speeds[1]
 
 
-@pytest.mark.parametrize("asked", [("--presets", "nonsense"), ("--loads", "nonsense")])
-def test_what_it_does_not_know_it_refuses(monkeypatch: pytest.MonkeyPatch, asked: tuple[str, str]) -> None:
-    with pytest.raises(SystemExit, match="nonsense"):
-        call(monkeypatch, *asked)
+def test_machines_as_they_are_play_the_presets_that_they_suffice_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--as-is", "--loads", "closed-1") == 0
+    printed = capsys.readouterr().out
+    assert "cosine" in printed
+    assert "dsi" not in printed
+
+
+@pytest.mark.parametrize("name", ["paper-32b", str(ROOT / "bench" / "profiles" / "paper-32b.yaml")])
+def test_a_profile_goes_by_its_name_or_its_file(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--profile", name, "--presets", "plain", "--loads", "closed-1") == 0
+    assert "paper-32b, equal cost" in capsys.readouterr().out
+
+
+def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "table", stop)
+    assert call() == 130
+    assert capsys.readouterr().err == "cosine.sim: stopped; nothing was kept\n"
 
 
 def some_point(series: str, count: int, tokens_per_s: float) -> Point:
@@ -87,6 +97,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         "DRAFTERS_FIXED": 5,
     }.items():
         monkeypatch.setattr(sweep, name, value)
+    monkeypatch.setattr(command, "REQUEST_COUNTS", (10,))
 
 
 def test_plots_are_drawn_the_same_every_time(tmp_path: Path) -> None:
@@ -111,10 +122,10 @@ def test_a_sweep_says_where_each_series_bends() -> None:
 
 
 def test_all_sweeps_are_measured_printed_drawn_and_stored(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, small: None
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, small: None
 ) -> None:
-    file = tmp_path / "build" / "sweeps.json"
-    call(monkeypatch, "--sweep", "all", "--requests", "20", "--json", str(file), "--plots", str(tmp_path))
+    file = tmp_path / "sweeps.json"
+    call("--sweep", "all", "--requests", "20", "--json", str(file), "--plots", str(tmp_path))
     printed = capsys.readouterr().out
     content = json.loads(file.read_text())
     series = {name: [(point["series"], point["count"]) for point in content[name]] for name in SWEEPS}
@@ -131,7 +142,9 @@ def test_all_sweeps_are_measured_printed_drawn_and_stored(
     assert all(point["scheduler_kb"] > 0 and point["round_us"] > 0 for name in SWEEPS for point in content[name])
 
 
-def test_a_sweep_goes_on_where_it_was_interrupted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small: None) -> None:
+def test_a_sweep_goes_on_where_it_was_interrupted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, small: None
+) -> None:
     measured: list[tuple[str, int]] = []
 
     def measure_two(trial: Trial, *more: Any) -> Point:
@@ -143,24 +156,35 @@ def test_a_sweep_goes_on_where_it_was_interrupted(monkeypatch: pytest.MonkeyPatc
     file = tmp_path / "sweeps.json"
     asked = ("--sweep", "drafters", "--json", str(file))
     monkeypatch.setattr(command, "measure", measure_two)
-    with pytest.raises(KeyboardInterrupt):
-        call(monkeypatch, *asked)
+    assert call(*asked) == 130
+    said = "cosine.sim: stopped; the points that are done are kept, the same command goes on\n"
+    assert capsys.readouterr().err == said
     before = json.loads(file.read_text())["drafters"]
     assert [(point["series"], point["count"]) for point in before] == measured
     measured.clear()
-    call(monkeypatch, *asked)
+    assert call(*asked) == 0
     assert measured == [("own", 10)]
     assert json.loads(file.read_text())["drafters"][:2] == before
 
 
+def test_only_the_sweeps_own_file_gets_a_folder_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call("--sweep", "requests", "--requests", "10", "--json", "mistyped/sweeps.json") == 2
+    assert not list(tmp_path.iterdir())
+    assert call("--sweep", "requests", "--requests", "10") == 0
+    assert (tmp_path / "build" / "sweeps.json").is_file()
+
+
 def test_points_of_other_code_or_another_seed_are_put_aside(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, small: None
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, small: None
 ) -> None:
     file = tmp_path / "sweeps.json"
     asked = ("--sweep", "requests", "--requests", "10", "--json", str(file))
     contents = []
     for seed in ("0", "0", "1"):
-        call(monkeypatch, *asked, "--seed", seed)
+        call(*asked, "--seed", seed)
         contents.append(json.loads(file.read_text())["requests"])
     assert contents[0] == contents[1]
     assert contents[0][0]["latency_ms"] != contents[2][0]["latency_ms"]
