@@ -6,11 +6,16 @@ end of a pipe which only we hold open. Several processes share it through `url`;
 
 from __future__ import annotations
 
+import functools
+import itertools
+import random
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -18,6 +23,7 @@ from cosine.core.errors import Unavailable
 
 START_TIMEOUT_S = 10.0
 PROBE_S = 0.02
+PORTS = range(20_000, 32_000)  # below those that systems give to whoever asks for any
 # Runs its arguments as a child until standard input ends, and ends with the child.
 KEEPER = (
     'exec 3<&0; "$@" </dev/null 3<&- & child=$!; '
@@ -40,7 +46,7 @@ class EmbeddedServer:
             self.url = f"unix://{self._address}"
             listen = ["--port", "0", "--unixsocket", self._address, "--unixsocketperm", "700"]
         else:
-            self._address = ("127.0.0.1", port or _free_port())
+            self._address = ("127.0.0.1", port or free_port())
             self.url = f"redis://127.0.0.1:{self._address[1]}"
             listen = ["--port", str(self._address[1]), "--bind", "127.0.0.1"]
         self._log_path = self._folder / "server.log"
@@ -68,6 +74,11 @@ class EmbeddedServer:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended; it may be stopped."""
+        return self._keeper.poll() is None
+
     def _start(self, server: list[str]) -> subprocess.Popen[bytes]:
         memory_only = ["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"]
         command = [*server, *memory_only, "--dir", str(self._folder), "--logfile", str(self._log_path)]
@@ -81,8 +92,8 @@ class EmbeddedServer:
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not _answers(self._address):
-            if time.monotonic() > deadline or self._keeper.poll() is not None:
+        while not _answers(self._address, self._folder.name):
+            if time.monotonic() > deadline or not self.is_running:
                 log = self._log_path.read_text(errors="replace")[-500:] if self._log_path.exists() else "no log"
                 raise Unavailable("STORE_NOT_STARTED", f"the embedded store did not start: {log}; or set a redis_url")
             time.sleep(PROBE_S)
@@ -103,19 +114,31 @@ def _bundled_binary() -> str:
         raise Unavailable("STORE_NOT_BUNDLED", f"{error} Start a Redis 7.0 or later and set a redis_url") from error
 
 
-def _answers(address: str | tuple[str, int]) -> bool:
+def _answers(address: str | tuple[str, int], folder: str) -> bool:
+    """Whether the server that works in `folder` is there, and not another that has the port."""
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
             probe.connect(address)
-            probe.sendall(b"PING\r\n")
-            return probe.recv(16).startswith(b"+PONG")
+            probe.sendall(b"CONFIG GET dir\r\n")
+            return folder.encode() in probe.recv(4096)
         except OSError:
             return False
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port() -> int:
+    """A loopback port that nobody listens on: never the same twice in a process, and none that the system gives away
+    until it is taken. Raises Unavailable where there is none left."""
+    for port in _candidates():
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise Unavailable("NO_PORT", f"all ports from {PORTS[0]} to {PORTS[-1]} are taken; end what listens on them")
+
+
+@functools.cache
+def _candidates() -> Iterator[int]:
+    """Each port once, from one on that other processes hardly begin with as well."""
+    first = random.SystemRandom().randrange(len(PORTS))
+    return itertools.chain(PORTS[first:], PORTS[:first])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
-from generations import Asking
+from generations import Asking, speculates
 from plain import DRAFTERS, TARGET
 
 from cosine.cli.meshfile import MeshSpec
@@ -24,6 +24,7 @@ async def mesh() -> AsyncIterator[Mesh]:
 async def client(mesh: Mesh) -> AsyncIterator[AsyncClient]:
     """A client of the shared mesh."""
     async with AsyncClient(mesh.gateway_address) as opened:
+        await speculates(opened, *DRAFTERS)
         yield opened
 
 

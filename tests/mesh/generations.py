@@ -32,6 +32,16 @@ async def eventually(
         await asyncio.sleep(LOOK_AGAIN_S)
 
 
+async def speculates(client: AsyncClient, *drafters: str) -> None:
+    """Waits until these drafters take part: all may serve before fusion knows of them."""
+
+    async def take_part() -> bool:
+        completion = await client.complete("Again. ", strategy="specinfer", max_new_tokens=30, ignore_eos=True)
+        return set(drafters) <= set(completion.speculation.drafters)
+
+    await eventually(take_part, f"{drafters} draft")
+
+
 class Generation:
     """One generation read by a task of its own. `gaps` are the seconds between chunks."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import socket
 import sys
 import urllib.request
 from asyncio.subprocess import PIPE
@@ -14,9 +13,10 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from cosine.cli.roster import environment
+from cosine.store.embedded import free_port
 
 START_S = 60.0
-END_S = 30.0
+END_S = 60.0
 STILL_RUNNING = -1
 SAMPLE = re.compile(r"^(\w+?)(?:\{[^}]*\})? ([0-9.e+-]+)$", re.MULTILINE)
 
@@ -68,10 +68,8 @@ async def metrics(address: str) -> dict[str, float]:
 
 
 def free_address() -> str:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    """Where nobody listens."""
+    return f"127.0.0.1:{free_port()}"
 
 
 def resident_bytes(pid: int) -> int:

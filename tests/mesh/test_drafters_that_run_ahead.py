@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from generations import Asking
+from generations import Asking, speculates
 from plain import DRAFTERS, TARGET
 from processes import free_address, metrics
 
@@ -38,6 +38,7 @@ async def ask(pages: dict[str, str]) -> AsyncIterator[Asking]:
     }
     spec = MeshSpec(target=TARGET, drafters=DRAFTERS, gateway="127.0.0.1:0", verifiers=1, peer_options=own)
     async with Mesh(spec) as mesh, AsyncClient(mesh.gateway_address) as client:
+        await speculates(client, *DRAFTERS)
         yield Asking(client)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -18,11 +18,12 @@ from processes import service
 
 from cosine.rpc import hello
 from cosine.rpc.hello import Identity
+from cosine.store.embedded import EmbeddedServer
 from cosine.v1 import drafter_pb2, types_pb2, verifier_pb2
 from cosine.v1.drafter_pb2_grpc import DrafterServiceStub
 from cosine.v1.verifier_pb2_grpc import VerifierServiceStub
 
-PASS_MS = 400  # longer than a server that stops at once waits for its calls
+PASS_MS = 1000  # longer than a server that stops at once waits for its calls
 CANCELLED, OK = types_pb2.ITEM_STATUS_CANCELLED, types_pb2.ITEM_STATUS_OK
 
 
@@ -60,15 +61,27 @@ class Steps:
         return answer.candidates.step_id, result.status
 
 
+@pytest.fixture
+def redis_url() -> Iterator[str]:
+    """Where a worker registers."""
+    with EmbeddedServer() as server:
+        yield server.url
+
+
 async def within_patience(read: Callable[[], Any]) -> Any:
     async with asyncio.timeout(PATIENCE_S):
         return await read()
 
 
 @pytest.mark.parametrize(("role", "kind"), [("verifier", Batches), ("drafter", Steps)])
-async def test_a_worker_told_to_stop_answers_what_it_has_and_ends(role: str, kind: type[Batches] | type[Steps]) -> None:
+async def test_a_worker_told_to_stop_answers_what_it_has_and_ends(
+    redis_url: str, role: str, kind: type[Batches] | type[Steps]
+) -> None:
     flags = (f"--model={TARGET}", f"--pace={PASS_MS}")
-    async with service(role, *flags) as (address, pid), grpc.aio.insecure_channel(address) as channel:
+    async with (
+        service(role, *flags, redis_url=redis_url) as (address, pid),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
         call = kind.stream(channel)
         await call.write(kind.message(hello=hello.to_proto(Identity(kind.caller, "test"))))
         await within_patience(call.read)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from generations import Asking, eventually
+from generations import Asking, eventually, speculates
 from plain import DRAFTERS, TARGET
 
 from cosine.cli.meshfile import MeshSpec
 from cosine.cli.supervisor import Mesh
 from cosine.client import AsyncClient
 
-PACE_MS, DRAFTER_PACE_MS = 4.0, 1.0
+PACE_MS, DRAFTER_PACE_MS = 40.0, 1.0
 DRAFTER = {"d0": DRAFTERS["d0"]}
 
 
@@ -18,6 +18,7 @@ async def test_peers_publish_what_they_measured_and_what_was_learned_since() -> 
     paces = {"pace": f"{PACE_MS:g}", "drafter_pace": f"{DRAFTER_PACE_MS:g}"}
     spec = MeshSpec(target=TARGET, drafters=DRAFTER, gateway="127.0.0.1:0", **paces)
     async with Mesh(spec) as mesh, AsyncClient(mesh.gateway_address) as client:
+        await speculates(client, *DRAFTER)
         await Asking(client).one("Measured. ", max_new_tokens=20, ignore_eos=True)
         peers = {peer.peer_id: peer for peer in await client.peers()}
         for name, pace_ms in (("verifier", PACE_MS), ("d0", DRAFTER_PACE_MS)):

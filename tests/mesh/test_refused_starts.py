@@ -30,14 +30,31 @@ TINY_LLAMA = {
 
 # name: role, flags, Redis, reason, words of the message. {taken}: a port in use; {folder}: files of no model.
 STARTS: dict[str, tuple[str, tuple[str, ...], str, str, tuple[str, ...]]] = {
-    "gateway without Redis": ("gateway", ("--model=toy",), "", "NO_REDIS_URL", ("--redis-url", "cosine up")),
+    "gateway that is told of no Redis": ("gateway", ("--model=toy",), "", "NO_REDIS_URL", ("--redis-url", "cosine up")),
+    "scheduler that is told of no Redis": ("scheduler", (), "", "NO_REDIS_URL", ("--redis-url", "cosine up")),
+    "fusion that is told of no Redis": ("fusion", (), "", "NO_REDIS_URL", ("--redis-url", "cosine up")),
+    # before they read a model
+    "drafter that is told of no Redis": (
+        "drafter",
+        ("--model={folder}/weights",),
+        "",
+        "NO_REDIS_URL",
+        ("--redis-url",),
+    ),
+    "verifier that is told of no Redis": (
+        "verifier",
+        ("--model={folder}/weights",),
+        "",
+        "NO_REDIS_URL",
+        ("--redis-url",),
+    ),
     "scheduler without its Redis": ("scheduler", (), NOBODY, "STORE_UNREACHABLE", (NOBODY, "check redis_url")),
     "fusion without its Redis": ("fusion", (), NOBODY, "STORE_UNREACHABLE", (NOBODY, "check redis_url")),
     "drafter with a Redis of no kind": ("drafter", ("--model=toy",), "nonsense", "STORE_URL", ("redis://HOST:PORT",)),
     "drafter on a port in use": (
         "drafter",
         ("--model=toy", "--listen={taken}"),
-        "",
+        NOBODY,
         "ADDRESS_IN_USE",
         ("{taken}", "choose another --listen"),
     ),
@@ -49,15 +66,22 @@ STARTS: dict[str, tuple[str, tuple[str, ...], str, str, tuple[str, ...]]] = {
         "MODEL_DAMAGED",
         ("tokenizer.json", "again"),
     ),
-    "verifier with damaged weights": ("verifier", ("--model={folder}/weights",), "", "MODEL_DAMAGED", ("again",)),
+    "verifier with damaged weights": ("verifier", ("--model={folder}/weights",), NOBODY, "MODEL_DAMAGED", ("again",)),
     "gateway without --model": ("gateway", (), "", "SETTINGS", ("--model",)),
     "gateway that listens nowhere": ("gateway", ("--model=toy", "--listen=foo"), NOBODY, "SETTINGS", ("--listen",)),
     "scheduler on a port too large": ("scheduler", ("--listen=127.0.0.1:99999",), "", "SETTINGS", ("99999",)),
+    "drafter with a misspelt flag": (
+        "drafter",
+        ("--model=toy", "--pase=5"),
+        NOBODY,
+        "SETTINGS",
+        ("--pase=5", "--help"),
+    ),
     "fusion that logs loudly": ("fusion", ("--log-level=loud",), "", "SETTINGS", ("--log-level",)),
     "drafter with metrics on a port in use": (
         "drafter",
         ("--model=toy", "--metrics-listen={taken}"),
-        "",
+        NOBODY,
         "ADDRESS_IN_USE",
         ("{taken}", "--metrics-listen"),
     ),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import torch
-from generations import PATIENCE_S, generating, matches
+from generations import PATIENCE_S, generating, matches, speculates
 from plain import Plain, Row, decode
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -31,6 +31,7 @@ pytestmark = [
 ]
 
 TARGET = TESTBED_MODELS / "target"
+DRAFTERS = ("code", "general")
 PROMPTS = (
     "def fibonacci(n):\n    ",
     "Once upon a time there was a",
@@ -87,7 +88,7 @@ def reference() -> Iterator[Reference]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def mesh() -> AsyncIterator[Mesh]:
     """The test bed's target and two of its drafters, in float32."""
-    drafters = {name: str(TESTBED_MODELS / f"drafter-{name}") for name in ("code", "general")}
+    drafters = {name: str(TESTBED_MODELS / f"drafter-{name}") for name in DRAFTERS}
     spec = MeshSpec(
         target=str(TARGET), drafters=drafters, dtype="float32", gateway="127.0.0.1:0", tokens=512, verifiers=2
     )
@@ -99,6 +100,7 @@ async def mesh() -> AsyncIterator[Mesh]:
 async def client(mesh: Mesh) -> AsyncIterator[AsyncClient]:
     """A client that bears no error."""
     async with AsyncClient(mesh.gateway_address, retry=RetryPolicy(tries_max=0)) as opened:
+        await speculates(opened, *DRAFTERS)
         yield opened
 
 

@@ -145,6 +145,13 @@ async def test_who_falls_silent_is_given_up_however_long_nothing_was_said() -> N
             await call.read()
 
 
+async def test_peers_dial_each_other_past_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # nobody is there
+    async with wired() as (wire, address), grpc.aio.insecure_channel(address, options=channel_options()) as channel:
+        wire.open.set()
+        await said(channel)
+
+
 def test_the_client_watches_its_connections_as_peers_do() -> None:
     assert set(connection_options()) <= set(CHANNEL_OPTIONS)
 

@@ -13,7 +13,7 @@ from cosine.core.errors import BadRequest, Unavailable
 from cosine.store import connection
 from cosine.store.admission import AdmissionQueue, AdmissionReader
 from cosine.store.connection import Store
-from cosine.store.embedded import EmbeddedServer
+from cosine.store.embedded import EmbeddedServer, free_port
 from cosine.store.records import RequestRecords
 from cosine.store.registry import PeerRecord, Registry
 from cosine.text.masking import mask
@@ -25,13 +25,6 @@ PEER = PeerRecord("drafter", "drafter-1", "127.0.0.1:5", 1)
 PROMPT = b"what nobody else shall read"
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def test_an_absent_redis_is_unavailable_and_named_without_its_password() -> None:
     store = Store("redis://user:secret@127.0.0.1:1/0")
     with pytest.raises(Unavailable) as caught:
@@ -41,12 +34,13 @@ async def test_an_absent_redis_is_unavailable_and_named_without_its_password() -
     assert "secret" not in caught.value.message + str(caught.value.details)
 
 
-async def test_that_running_requests_go_on_is_said_only_where_redis_has_served(free_port: int) -> None:
-    store = Store(f"redis://127.0.0.1:{free_port}")
+async def test_that_running_requests_go_on_is_said_only_where_redis_has_served() -> None:
+    port = free_port()
+    store = Store(f"redis://127.0.0.1:{port}")
     with pytest.raises(Unavailable) as at_start:
         await store.ping()
     assert at_start.value.message.endswith("check redis_url and that the server runs")
-    with EmbeddedServer(free_port):
+    with EmbeddedServer(port):
         await store.ping()
     with pytest.raises(Unavailable) as later:
         await store.ping()
@@ -66,8 +60,8 @@ async def unwilling() -> AsyncIterator[Store]:
 
 WRITES: dict[str, Callable[[Store], Awaitable[object]]] = {
     "heartbeat": lambda store: Registry(store).beat(PEER),
-    "admission": lambda store: AdmissionQueue(store).admit(AdmittedRequest(request_id="r")),
-    "record": lambda store: RequestRecords(store).save("r", PROMPT),
+    "admission": lambda store: AdmissionQueue(store).admit(AdmittedRequest(request_id="r"), record=PROMPT),
+    "attempt": lambda store: RequestRecords(store).next_attempt("r"),
     "first reader": lambda store: AdmissionReader(store, "s1").claim(1),
 }
 

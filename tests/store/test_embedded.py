@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from cosine.core.errors import Unavailable
+from cosine.store import embedded
 from cosine.store.connection import Store
-from cosine.store.embedded import EmbeddedServer
+from cosine.store.embedded import PORTS, EmbeddedServer, free_port
 
 STARTER = """
 import sys
@@ -66,3 +68,24 @@ def _info(path: str) -> dict[str, str]:
 def test_a_server_that_cannot_start_says_why() -> None:
     with pytest.raises(Unavailable, match="redis_url"):
         EmbeddedServer(0, binary="/bin/false")
+
+
+def test_a_server_whose_port_another_has_does_not_take_that_one_for_itself() -> None:
+    with EmbeddedServer(0) as other, pytest.raises(Unavailable, match="in use"):
+        EmbeddedServer(int(other.url.rpartition(":")[2]))
+
+
+def test_ports_differ_and_are_none_that_the_system_gives_away() -> None:
+    found = [free_port() for _ in range(50)]
+    assert len(set(found)) == 50
+    assert set(found) <= set(PORTS)
+
+
+def test_a_port_that_somebody_has_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = free_port()
+        candidates = iter([taken.getsockname()[1], port])
+        monkeypatch.setattr(embedded, "_candidates", lambda: candidates)
+        assert free_port() == port
+        with pytest.raises(Unavailable, match="are taken"):
+            free_port()

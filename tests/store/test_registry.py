@@ -16,7 +16,7 @@ from cosine.core.errors import Mismatch, Unavailable
 from cosine.store.connection import Store
 from cosine.store.registry import DRAINING, LOST, SERVING, LearnedTime, PeerRecord, Registrar, Registry, RegistryTimes
 
-QUICK = RegistryTimes(beat_s=0.02, lost_s=0.1, forget_s=0.3)
+QUICK = RegistryTimes(beat_s=0.02, lost_s=0.5, forget_s=1.5)
 DRAFTER = PeerRecord("drafter", "drafter-1", "127.0.0.1:5", incarnation=2**63 + 1, model_id="toy", vocab_size=257)
 TIME = LearnedTime("v", 15.5, 0.25, 1.5)
 Views = AsyncIterator[tuple[PeerRecord, ...]]
