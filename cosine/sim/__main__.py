@@ -23,8 +23,9 @@ from rich.progress import (
 from cosine.core.errors import BadRequest
 from cosine.core.strategy import PRESETS
 from cosine.sim.library import Library
-from cosine.sim.load import Load
+from cosine.sim.load import USUAL_TOKENS, Load
 from cosine.sim.notebook import Notebook, settings
+from cosine.sim.peers import Shape
 from cosine.sim.profile import Profile, profile_path, read_profile
 from cosine.sim.report import as_sweep_table, as_table, leads, write_json
 from cosine.sim.sweep import CONTROL, REQUEST_COUNTS, SWEEPS, Point, control_cost, measure
@@ -44,7 +45,7 @@ RECORDINGS = Path("testbed/recordings")
 PROFILE = "paper-70b"
 POINTS = Path("build/sweeps.json")
 REQUESTS_MAX = 100_000
-IDLE_IN_SWEEPS = frozenset({"presets", "loads", "temperature", "as_is", "ablations"})
+IDLE_IN_SWEEPS = frozenset({"presets", "loads", "tokens", "temperature", "as_is", "run_ahead", "ablations"})
 ONLY_IN_SWEEPS = {"requests": "requests", "measure_control": "verifiers"}
 WIDTH = 180  # of tables that go into a file
 NOTHING_KEPT = "stopped; nothing was kept"
@@ -89,7 +90,8 @@ def _read(profile: Profile, arguments: argparse.Namespace) -> tuple[list[Load], 
     """The loads and the recorded texts. Raises BadRequest where there are none of that name."""
     temperature = arguments.temperature or 0.0
     try:
-        loads = [load_named(name, profile) for name in arguments.loads or LOAD_NAMES]
+        tokens = arguments.tokens or USUAL_TOKENS
+        loads = [load_named(name, profile, tokens) for name in arguments.loads or LOAD_NAMES]
         loads = [replace(load, temperature=temperature, seed=arguments.seed) for load in loads]
         return loads, read_library(arguments.recordings, temperature)
     except ValueError as error:
@@ -118,6 +120,7 @@ def _table(
             loads,
             not arguments.as_is,
             lambda row: bar.update(task, advance=1, description=f"{row.load} {row.strategy}"),
+            Shape(run_ahead=arguments.run_ahead),
         )
     money = "as it is" if arguments.as_is else "equal cost"
     console.print(as_table(f"{profile.name}, {money}, temperature {arguments.temperature or 0:g}", rows))
@@ -185,8 +188,10 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
         "--presets", nargs="+", metavar="STRATEGY", help="PRESET or PRESET:KNOB=VALUE,... (all that the park can run)"
     )
     parser.add_argument("--loads", nargs="+", metavar="LOAD", help=f"{', '.join(LOAD_NAMES)}, or closed-N (all)")
+    parser.add_argument("--tokens", type=whole(most=USUAL_TOKENS), help=f"new tokens per request ({USUAL_TOKENS})")
     parser.add_argument("--temperature", type=float, choices=(0.0, 1.0), help="0 or 1 (0)")
     parser.add_argument("--as-is", action="store_true", help="the profile's machines for all, not the same money")
+    parser.add_argument("--run-ahead", action="store_true", help="drafters begin the next exchange in their idle time")
     parser.add_argument("--ablations", action="store_true", help="cosine with one idea left out at a time")
     parser.add_argument("--seed", type=int, default=0, help="another one: other texts first, other arrivals")
     parser.add_argument("--sweep", choices=(*SWEEPS, "all"), help="how it scales; goes on where it was interrupted")

@@ -14,6 +14,7 @@ from cosine.sim.profile import Profile
 
 USUAL_BATCH = 16
 USUAL_CACHED = 128
+USUAL_TOKENS = 128  # as many as are recorded
 CLOSED_LOADS = (1, 2, 4, 8, 16)
 OPEN_LOADS = {"low": (0.3,), "high": (0.9,), "fluctuating": (0.2, 1.2)}
 
@@ -29,7 +30,7 @@ class Load:
     client_count: int = 0
     rates: tuple[float, ...] = ()
     period_s: float = 0.0
-    new_count: int = 128
+    new_count: int = USUAL_TOKENS
     temperature: float = 0.0
     seed: int = 0
 
@@ -103,12 +104,12 @@ def plain_tokens_per_s(profile: Profile, batch: int = USUAL_BATCH) -> float:
     return 1000 * profile.verifier_count * batch / (forward_ms + 2 * profile.verifier_link.latency_ms)
 
 
-def closed_load(client_count: int, request_count: int, new_count: int = 128) -> Load:
+def closed_load(client_count: int, request_count: int, new_count: int = USUAL_TOKENS) -> Load:
     """So many clients."""
     return Load(f"closed-{client_count}", request_count, client_count, new_count=new_count)
 
 
-def open_load(name: str, profile: Profile, request_count: int, new_count: int = 128) -> Load:
+def open_load(name: str, profile: Profile, request_count: int, new_count: int = USUAL_TOKENS) -> Load:
     """Poisson arrivals, `low`, `high` or `fluctuating`, as shares of what plain decoding of 16 at a time can do."""
     rates = tuple(share * plain_tokens_per_s(profile) / new_count for share in OPEN_LOADS[name])
     load = Load(f"open-{name}", request_count, rates=rates, new_count=new_count)

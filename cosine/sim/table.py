@@ -8,8 +8,9 @@ from pathlib import Path
 from cosine.core.errors import BadRequest
 from cosine.core.strategy import check_demands, parse
 from cosine.sim.library import Library
-from cosine.sim.load import CLOSED_LOADS, OPEN_LOADS, Load, closed_load, open_load
+from cosine.sim.load import CLOSED_LOADS, OPEN_LOADS, USUAL_TOKENS, Load, closed_load, open_load
 from cosine.sim.outcome import Row, run
+from cosine.sim.peers import Shape
 from cosine.sim.profile import Profile, equal_cost
 from cosine.sim.recording import Variant, read_recording
 
@@ -56,13 +57,13 @@ def park_of(profile: Profile, strategy: str, same_cost: bool) -> Profile:
     return park
 
 
-def load_named(name: str, profile: Profile) -> Load:
-    """`closed-CLIENTS`, or `open-` low, high or fluctuating. Raises ValueError."""
+def load_named(name: str, profile: Profile, new_count: int = USUAL_TOKENS) -> Load:
+    """`closed-CLIENTS`, or `open-` low, high or fluctuating, of texts of `new_count` tokens. Raises ValueError."""
     kind, _, which = name.partition("-")
     if kind == "closed" and which.isdigit() and int(which):
-        return closed_load(int(which), max(REQUESTS_MIN, REQUESTS_PER_CLIENT * int(which)))
+        return closed_load(int(which), max(REQUESTS_MIN, REQUESTS_PER_CLIENT * int(which)), new_count)
     if kind == "open" and which in OPEN_LOADS:
-        return open_load(which, profile, REQUESTS_PER_CLIENT * 16)
+        return open_load(which, profile, REQUESTS_PER_CLIENT * 16, new_count)
     raise ValueError(f"there is no load {name!r}; the loads are {', '.join(LOAD_NAMES)}, and closed-N for any N")
 
 
@@ -73,11 +74,12 @@ def table(
     loads: Sequence[Load],
     same_cost: bool,
     note: Callable[[Row], None],
+    shape: Shape | None = None,
 ) -> list[Row]:
     """All rows, load by load; `note` hears of each as it is done. `same_cost`: see `park_of`."""
     rows = []
     for load in loads:
         for strategy in strategies:
-            rows.append(run(park_of(profile, strategy, same_cost), library, strategy, load)[0])
+            rows.append(run(park_of(profile, strategy, same_cost), library, strategy, load, shape)[0])
             note(rows[-1])
     return rows

@@ -29,7 +29,7 @@ def call(*arguments: str) -> int:
 
 def test_it_prints_a_line_per_strategy_and_load(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "sim.json"
-    asked = ("--presets", "plain", "cosine", "--loads", "closed-2", "open-low", "--json", str(file))
+    asked = ("--presets", "plain", "cosine", "--loads", "closed-2", "open-low", "--tokens", "32", "--json", str(file))
     assert call(*asked) == 0
     printed = capsys.readouterr().out
     for word in ("plain", "cosine", "closed-2", "open-low", "equal cost"):
@@ -44,6 +44,17 @@ def test_it_prints_a_line_per_strategy_and_load(capsys: pytest.CaptureFixture[st
     assert rows[1]["tokens_per_s"] > rows[0]["tokens_per_s"]
 
 
+def test_texts_are_as_long_as_asked_and_drafters_run_ahead_where_asked(tmp_path: Path) -> None:
+    found = []
+    exchanged = "cosine:reading=replace,fusion_interval=1"
+    for more in (("--tokens", "16"), ("--tokens", "32"), ("--tokens", "32", "--run-ahead")):
+        file = tmp_path / "sim.json"
+        call("--presets", exchanged, "--loads", "closed-1", "--json", str(file), *more)
+        found.append(json.loads(file.read_text())["rows"][0]["latency_ms"])
+    assert found[1] < found[0], "a prompt weighs less in a longer text"
+    assert found[2] < found[1], "passes are saved"
+
+
 def test_the_whole_profile_is_slower_for_those_who_do_not_use_it(tmp_path: Path) -> None:
     speeds = []
     for name, more in (("same.json", ()), ("as-is.json", ("--as-is",))):
@@ -54,7 +65,7 @@ def test_the_whole_profile_is_slower_for_those_who_do_not_use_it(tmp_path: Path)
 
 
 def test_machines_as_they_are_play_the_presets_that_they_suffice_for(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("--as-is", "--loads", "closed-1") == 0
+    assert call("--as-is", "--loads", "closed-1", "--tokens", "8") == 0
     printed = capsys.readouterr().out
     assert "cosine" in printed
     assert "dsi" not in printed
