@@ -350,7 +350,7 @@ async def test_a_drafter_that_stands_still_costs_its_deadline_and_no_more(mesh: 
 async def test_a_gateway_that_stands_still_does_not_hold_up_the_requests_of_another(tmp_path: Path) -> None:
     spec = MeshSpec(target=TARGET, gateway="127.0.0.1:0")
     flags = ("--model", TARGET, "--peer-id", "frozen")
-    long = [("Frozen. ", {**LONG, "max_new_tokens": 200, "strategy": "plain", "seed": index}) for index in range(32)]
+    long = [("Frozen. ", {**LONG, "max_new_tokens": 500, "strategy": "plain", "seed": index}) for index in range(32)]
     async with (
         Mesh(spec, tmp_path) as mesh,
         service("gateway", *flags, redis_url=mesh.redis_url) as (address, pid),
