@@ -6,9 +6,9 @@
         for chunk in client.generate("Once upon a time", max_new_tokens=64):
             print(chunk.text, end="", flush=True)
 
-All errors are MeshErrors with a `reason` for programs; the branches are BadRequest, NotFound, Mismatch, Full,
-Unavailable, Expired and Cancelled (see `cosine.core.errors`). What may succeed at the next try is tried again before it
-is raised (see `cosine.RetryPolicy`).
+All errors are MeshErrors with a `reason` for programs, save for the TypeError of an option that does not exist; the
+branches are BadRequest, NotFound, Mismatch, Full, Unavailable, Expired and Cancelled (see `cosine.core.errors`). What
+may succeed at the next try is tried again before it is raised (see `cosine.RetryPolicy`).
 
 Importing this package loads nothing; the client needs grpcio, grpcio-status, protobuf and numpy.
 """
@@ -40,6 +40,10 @@ __all__ = [
     "RetryPolicy",
     "Unavailable",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def __getattr__(name: str) -> object:

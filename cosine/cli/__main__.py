@@ -37,12 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _run(words)
+        status = _run(words)
+        sys.stdout.flush()
+        return status
     except MeshError as error:
         print(f"{error.reason}: {error.message}", file=sys.stderr)
         return 2 if isinstance(error, WRONG_INPUT) else 1
-    except BrokenPipeError:  # whoever read our output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # whoever read our output has left
+            said = str(error) or type(error).__name__
+            print(f"OS_ERROR: {said}; if that is the output, send it elsewhere", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of the output goes there
         return 1
     except KeyboardInterrupt:
         return 130

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from cosine.cli.service_flags import check_flags
 from cosine.core.errors import BadRequest, NotFound
 from cosine.core.strategy import parse
 from cosine.rpc.hello import STEP_SESSIONS_MAX
@@ -22,6 +23,7 @@ GATEWAY_ADDRESS = "127.0.0.1:50050"
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 TESTBED_MODELS = PROJECT_ROOT / "testbed" / "models"
 PEER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+PORT = re.compile(r"[0-9]{1,5}")
 TAKEN_NAMES = re.compile(r"store|gateway|scheduler|fusion|verifier(-\d+)?")
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -97,20 +99,30 @@ class MeshSpec(BaseModel):
                 )
         return value
 
+    @field_validator("options")
+    @classmethod
+    def _flags_of_roles(cls, value: dict[Role, dict[str, Option]]) -> dict[Role, dict[str, Option]]:
+        for role, options in value.items():
+            check_flags(role, role, options)
+        return value
+
     @field_validator("peer_options")
     @classmethod
-    def _peers_named(cls, value: dict[str, dict[str, Option]], info: ValidationInfo) -> dict[str, dict[str, Option]]:
-        known = {"gateway", "scheduler", "fusion", *info.data.get("drafters", ())}
-        known.update(verifier_names(info.data.get("verifiers", 1)))
-        if unknown := sorted(value.keys() - known):
-            raise ValueError(f"{unknown[0]!r} is no peer of the mesh; its peers are {', '.join(sorted(known))}")
+    def _flags_of_peers(cls, value: dict[str, dict[str, Option]], info: ValidationInfo) -> dict[str, dict[str, Option]]:
+        roles = {role: role for role in ("gateway", "scheduler", "fusion")}
+        roles.update(dict.fromkeys(info.data.get("drafters", ()), "drafter"))
+        roles.update(dict.fromkeys(verifier_names(info.data.get("verifiers", 1)), "verifier"))
+        for peer_id, options in value.items():
+            if peer_id not in roles:
+                raise ValueError(f"{peer_id!r} is no peer of the mesh; its peers are {', '.join(sorted(roles))}")
+            check_flags(roles[peer_id], peer_id, options)
         return value
 
     @field_validator("gateway")
     @classmethod
     def _host_and_port(cls, value: str) -> str:
         host, _, port = value.rpartition(":")
-        if not host or not port.isdigit() or int(port) > 65535:
+        if not host or not PORT.fullmatch(port) or int(port) > 65535:
             raise ValueError(f"{value!r} is not HOST:PORT, for example {GATEWAY_ADDRESS}")
         return value
 

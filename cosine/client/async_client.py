@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar, Unpack
 import grpc
 import grpc.aio
 
+from cosine.client.addresses import check_addresses
 from cosine.client.options import Options, build
 from cosine.client.persistence import Persistence, RetryPolicy
 from cosine.client.results import (
@@ -42,9 +43,11 @@ _T = TypeVar("_T")
 
 
 class AsyncClient:
-    """A client of one mesh through any of its gateways (HOST:PORT). Belongs to one event loop; close it after use.
+    """A client of one mesh through any of its gateways: AsyncClient("a:50050", "b:50050"). Each is HOST:PORT, or a name
+    of a scheme that gRPC knows, such as unix:/PATH. Belongs to one event loop; close it after use.
 
-    All methods raise `cosine.core.errors.MeshError`: BadRequest, NotFound, Full, Unavailable, Expired and their kin.
+    All methods raise `cosine.core.errors.MeshError`: BadRequest, NotFound, Full, Unavailable, Expired and their kin;
+    an option that does not exist is a TypeError.
     """
 
     def __init__(
@@ -53,8 +56,7 @@ class AsyncClient:
         retry: RetryPolicy = RetryPolicy(),
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        if not addresses:
-            raise ValueError("name at least one gateway, for example 127.0.0.1:50050")
+        check_addresses(addresses)
         self._addresses = addresses
         self._current = random.randrange(len(addresses))
         self._retry = retry

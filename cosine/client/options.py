@@ -26,6 +26,7 @@ SAMPLING = (
     "logprobs",
 )
 REQUEST = ("request_id", "max_new_tokens", "stop", "stop_token_ids", "ignore_eos", "strategy", "priority")
+BYTES = (bytes, bytearray, memoryview)
 SHOWN_CHARS_MAX = 64
 ALLOWED = {
     FieldDescriptor.TYPE_UINT64: f"a whole number from 0 to {2**64 - 1}",
@@ -91,23 +92,26 @@ def build(prompt: str | Sequence[int], options: Options) -> pb.GenerateRequest:
     if isinstance(prompt, str):
         _fill(request, "text", {"text": prompt}, "prompt")
     else:
-        _fill(request.token_ids, "ids", {"ids": prompt}, "prompt")
+        _fill(request.token_ids, "ids", {"ids": prompt}, "prompt", "text (str), or ")
         request.token_ids.SetInParent()
     return request
 
 
-def _fill(message: Message, name: str, given: Mapping[str, Any], shown_name: str = "") -> None:
-    """Sets a field of the message to what was given. Raises BadRequest where it cannot hold that."""
+def _fill(message: Message, name: str, given: Mapping[str, Any], shown_name: str = "", other: str = "") -> None:
+    """Sets a field of the message to what was given. Raises BadRequest where it cannot hold that. `other` is allowed in
+    its place."""
     if name not in given:
         return
     field = message.DESCRIPTOR.fields_by_name[name]
     try:
+        if field.is_repeated and isinstance(given[name], BYTES):
+            raise TypeError("bytes would pass for a list of numbers")
         if field.is_repeated:
             getattr(message, name).extend(given[name])
         else:
             setattr(message, name, given[name])
     except (TypeError, ValueError) as error:
-        allowed = ("a list, each " if field.is_repeated else "") + ALLOWED[field.type]
+        allowed = other + ("a list, each " if field.is_repeated else "") + ALLOWED[field.type]
         raise _refusal(shown_name or name, given[name], allowed) from error
 
 

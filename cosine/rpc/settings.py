@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
 from cosine.core.errors import BadRequest
 from cosine.text.masking import mask
 
+PORT = re.compile(r"[0-9]{1,5}")
 WILDCARDS = ("0.0.0.0", "[::]", "::", "*")
 
 _T = TypeVar("_T", bound=BaseSettings)
@@ -20,7 +22,10 @@ _T = TypeVar("_T", bound=BaseSettings)
 def read(kind: type[_T]) -> _T:
     """The settings from flags and environment. Raises BadRequest, naming flag and variable, where one is wrong."""
     try:
-        return CliApp.run(kind)
+        return CliApp.run(kind, cli_exit_on_error=False)
+    except SettingsError as error:
+        message = mask(str(error).removeprefix("error parsing CLI: "))
+        raise BadRequest("SETTINGS", f"{message}; see --help") from error
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
@@ -54,7 +59,7 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def _host_and_port(cls, value: str) -> str:
         host, _, port = value.rpartition(":")
-        if value and (not host or not port.isdigit() or int(port) > 65535):
+        if value and (not host or not PORT.fullmatch(port) or int(port) > 65535):
             raise ValueError(f"{value!r} is not HOST:PORT, for example 127.0.0.1:50051")
         return value
 

@@ -100,6 +100,13 @@ def test_the_whole_demo_with_toys_is_fine(tmp_path: Path) -> None:
     assert report["margin_nats"] == 0
 
 
+def test_figures_that_cannot_be_written_are_refused_before_the_demo_starts(tmp_path: Path) -> None:
+    demo = _demo("--toy", f"--json={tmp_path / 'absent' / 'figures.json'}")
+    shown, complaints = demo.communicate(timeout=DEADLINE_S)
+    assert (demo.returncode, shown) == (1, "")
+    assert complaints == f"USAGE: --json: there is no folder {tmp_path / 'absent'}; make it, or name another\n"
+
+
 def test_an_interrupted_demo_leaves_no_process() -> None:
     demo = _demo("--toy")
     assert demo.stdout is not None

@@ -105,6 +105,30 @@ def test_peers_are_listed_as_a_table_and_as_json(up: Up, capsys: pytest.CaptureF
     assert {peer["peer_id"]: peer["address"] for peer in peers} == started
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+@pytest.mark.parametrize(
+    "words", [["generate", "hello", "--max-new-tokens=4"], ["peers"], ["peers", "--json"]], ids=str
+)
+def test_an_output_that_cannot_be_written_is_one_line_and_status_one(
+    up: Up, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main([*words, "--address", up.address]) == 1
+    assert capsys.readouterr().err == (
+        "OS_ERROR: [Errno 28] No space left on device; if that is the output, send it elsewhere\n"
+    )
+
+
+@pytest.mark.parametrize("command", [["generate", "x"], ["peers"]], ids=" ".join)
+@pytest.mark.parametrize("address", ["", "gateway", "gateway:443x"])
+def test_an_address_without_host_or_port_is_one_line_before_anything_is_dialled(
+    command: list[str], address: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--address", address]) == 2
+    assert capfd.readouterr().err == f"ADDRESS: {address!r} is not HOST:PORT, for example 127.0.0.1:50050\n"
+
+
 def test_up_announces_every_peer_and_the_ready_file_names_them(up: Up) -> None:
     ready = {line.split()[1] for line in up.lines if " ready at " in line}
     assert ready == {"store", "gateway", "scheduler", "fusion", "near", "far", "verifier"}

@@ -48,6 +48,10 @@ def test_an_unknown_option_is_named() -> None:
         ({"ignore_eos": "yes"}, "ignore_eos is 'yes'; it must be True or False"),
         ({"strategy": "\ud800"}, "strategy is '\\ud800'; it must be text that UTF-8 can hold"),
         ({"stop": [1]}, "stop is [1]; it must be a list, each text that UTF-8 can hold"),
+        (
+            {"stop_token_ids": b"ab"},
+            "stop_token_ids is b'ab'; it must be a list, each a whole number from 0 to 4294967295",
+        ),
         ({"logit_bias": {-1: 0.5}}, "logit_bias is -1; it must be a whole number from 0 to 4294967295"),
         ({"logit_bias": {7: "much"}}, "logit_bias[7] is 'much'; it must be a number"),
         ({"logit_bias": [7]}, "logit_bias is [7]; it must be a mapping of token ids to numbers"),
@@ -66,6 +70,14 @@ def test_an_option_that_its_field_cannot_hold_is_refused_by_name(options: Any, w
 @pytest.mark.parametrize("prompt", [[-1], [1.5], None, "\ud800"], ids=["negative", "fraction", "none", "surrogate"])
 def test_a_prompt_that_is_neither_text_nor_token_ids_is_refused(prompt: Any) -> None:
     with pytest.raises(BadRequest, match=r"^prompt is "):
+        build(prompt, {})
+
+
+@pytest.mark.parametrize(
+    "prompt", [b"hello", bytearray(b"hello"), memoryview(b"hello")], ids=lambda it: type(it).__name__
+)
+def test_bytes_are_no_prompt_and_the_refusal_says_what_is(prompt: Any) -> None:
+    with pytest.raises(BadRequest, match=r"^prompt is .*; it must be text \(str\), or a list, each a whole number"):
         build(prompt, {})
 
 

@@ -17,3 +17,7 @@ def test_every_typed_error_is_within_reach() -> None:
 def test_every_name_offered_exists_and_no_other() -> None:
     assert all(getattr(cosine, name).__name__ == name for name in cosine.__all__)
     assert not hasattr(cosine, "Gateway")
+
+
+def test_a_listing_of_the_package_shows_its_offer_alone() -> None:
+    assert dir(cosine) == sorted(cosine.__all__)

@@ -64,6 +64,7 @@ def test_nothing_is_looked_for_where_it_is_told_or_nobody_asks() -> None:
     assert host(redis_url="redis://:secret@[broken", advertise="here:5") == host(redis_url="") == "0.0.0.0"
 
 
-def test_an_advertised_address_has_a_port() -> None:
+@pytest.mark.parametrize("advertise", ["here", "here:\u00b2", "here:65536"])
+def test_an_advertised_address_has_a_port(advertise: str) -> None:
     with pytest.raises(ValueError, match="HOST:PORT"):
-        ServiceSettings(advertise="here")
+        ServiceSettings(advertise=advertise)

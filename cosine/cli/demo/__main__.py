@@ -32,6 +32,7 @@ from cosine.cli.supervisor import Mesh, interrupt_main_task
 from cosine.cli.up import write_atomically
 from cosine.client.async_client import AsyncClient
 from cosine.core.errors import MeshError
+from cosine.text.command_line import check_file
 
 SHOWN_PROMPT_CHARS = 160
 AT_ONCE = 8
@@ -41,6 +42,8 @@ STRATEGY = "cosine"
 
 async def run(arguments: argparse.Namespace, console: Console) -> int:
     """The whole demo; returns its exit status."""
+    if arguments.json is not None:
+        check_file("--json", arguments.json)
     interrupt_main_task()
     start = time.perf_counter()
     with console.status("preparing the models; the first time, the target is inflated"):
