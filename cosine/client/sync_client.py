@@ -108,7 +108,7 @@ class Client:
         with self._lock:
             if self._is_over:
                 work.close()
-                raise RuntimeError("the client is closed")
+                raise Cancelled("CLIENT_CLOSED", "the client is closed; open another")
             future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()

@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import NamedTuple
 
 from cosine.core import events as ev
@@ -23,6 +24,8 @@ from cosine.core.turns import turn_count
 
 ALL_GO = WEIGHT / (1 - WEIGHT)  # below this leaving a request out saves less than it costs the next pass
 ONE_PASS = 1.0  # below this no division into two passes saves the second one's base
+LOOKED_AT_MIN = 256  # requests of which a batch is chosen, and more as long as they do not fill so many passes
+PASSES_LOOKED_AT = 2
 BATCHES_MAX = 2  # one that a verifier works on, one that it goes on with at once
 
 
@@ -81,7 +84,7 @@ class Seat:
     facts: ev.VerifierFacts
     verify: LineModel
     sessions: dict[str, Live] = field(default_factory=dict)
-    ready: OrderedDict[str, Live] = field(default_factory=OrderedDict)
+    ready: dict[str, Live] = field(default_factory=dict)
     batches: OrderedDict[int, Batch] = field(default_factory=OrderedDict)
     free_at: float = 0.0
     turn: int = 0
@@ -289,6 +292,7 @@ class Seat:
             return _by_urgency(waiting, bounds)
         if optimised:
             caps = Caps(bounds.batch_rows_max, bounds.batch_tokens_max, bounds.batch_ms_max, bounds.passed_over_max)
+            waiting = _looked_at(waiting, bounds)
             candidates = [_candidate(live, now, bounds.prefill_chunk) for live in waiting]
             return [waiting[index] for index in choose(candidates, times, caps)]
         waiting = _by_urgency(waiting, bounds)
@@ -333,6 +337,18 @@ def _urgency(live: Live, bounds: SchedulerConfig) -> tuple[int, int]:
     """By priority; who has been passed over too often comes before all others, whatever theirs."""
     overdue = live.passed_over >= bounds.passed_over_max
     return (live.passed_over, 0) if overdue else (0, live.admission.priority)
+
+
+def _looked_at(waiting: list[Live], bounds: SchedulerConfig) -> list[Live]:
+    """Whom a choice by cost is made among: of very many the first in order of service. With all of them a choice would
+    cost in proportion to their number, and a round of all in proportion to its square."""
+    if len(waiting) <= LOOKED_AT_MIN:
+        return waiting
+    if len({live.admission.priority for live in waiting}) > 1:
+        waiting = _by_urgency(waiting, bounds)
+    row_counts = accumulate(live.rows for live in waiting)
+    count = 1 + sum(row_count < PASSES_LOOKED_AT * bounds.batch_rows_max for row_count in row_counts)
+    return waiting[: max(LOOKED_AT_MIN, count)]
 
 
 def _pass_times(pace: Pace, padded: bool) -> LineTimes:

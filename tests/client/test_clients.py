@@ -330,7 +330,7 @@ def test_a_closed_synchronous_client_says_so() -> None:
     client = Client("127.0.0.1:1")
     client.close()
     client.close()
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(Cancelled, match="closed"):
         client.peers()
 
 

@@ -51,7 +51,7 @@ def test_no_call_begins_while_a_client_is_being_closed(monkeypatch: pytest.Monke
     closer = threading.Thread(target=client.close)
     closer.start()
     assert closing.wait(PATIENCE_S)
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(Cancelled, match="closed"):
         client.peers()
     may_end.set()
     closer.join(PATIENCE_S)
