@@ -20,7 +20,7 @@ from cosine.cli.checks import check
 from cosine.cli.keeper import Peer
 from cosine.cli.meshfile import MeshSpec, parse_drafters, read_spec
 from cosine.cli.supervisor import Mesh, interrupt_main_task
-from cosine.core.errors import BadRequest
+from cosine.text.command_line import check_file
 from cosine.text.masking import mask
 
 ONLY_IN_FILES = ("options", "peer_options")
@@ -55,7 +55,7 @@ async def run(arguments: argparse.Namespace) -> int:
     """Runs until a signal comes; raises the MeshError of a mesh that cannot start."""
     spec = read_spec(arguments.mesh_file, given(arguments))
     if arguments.ready_file is not None:
-        check_ready_file(arguments.ready_file)
+        check_file("--ready-file", arguments.ready_file)
     await check(spec, lambda line: print(line, flush=True))
     mesh = Mesh(spec, arguments.log_dir)
     reporter = Reporter(mesh, arguments.ready_file)
@@ -81,20 +81,6 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.drafter:
         flags["drafters"] = parse_drafters(arguments.drafter)
     return flags
-
-
-def check_ready_file(path: Path) -> None:
-    """Raises BadRequest where no ready file can be written at this path."""
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise BadRequest("READY_FILE", f"--ready-file: there is no folder {folder}")
-    if path.is_dir():
-        raise BadRequest("READY_FILE", f"--ready-file: {path} is a folder; name a file")
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise BadRequest("READY_FILE", f"--ready-file: {folder} cannot be written ({error.strerror})") from error
 
 
 class Reporter:

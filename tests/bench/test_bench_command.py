@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from exit_status import status_of
 
 from bench import __main__ as command
 from bench.measuring import Baseline, Measured
@@ -35,14 +36,6 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[argparse.Namespace]:
     return runs
 
 
-def status_of(*words: str) -> int:
-    """The exit status."""
-    try:
-        return command.main([*words])
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else 1
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -63,7 +56,7 @@ def status_of(*words: str) -> int:
 def test_what_cannot_work_is_refused_before_it_runs(
     asked: list[argparse.Namespace], capsys: pytest.CaptureFixture[str], words: list[str], said: str
 ) -> None:
-    assert status_of(*words) == 2
+    assert status_of(command.main, *words) == 2
     line, newline, rest = capsys.readouterr().err.partition("\n")
     assert line.startswith("bench: ")
     assert said in line
@@ -77,17 +70,17 @@ def test_what_cannot_work_is_refused_before_it_runs(
 def test_as_many_verifiers_are_started_as_a_strategy_asks_for(
     asked: list[argparse.Namespace], strategies: str, count: int
 ) -> None:
-    assert status_of("--strategies", strategies) == 0
+    assert status_of(command.main, "--strategies", strategies) == 0
     assert asked[0].verifiers == count
 
 
 def test_a_strategy_that_is_named_twice_is_measured_once(asked: list[argparse.Namespace]) -> None:
-    assert status_of("--strategies", "cosine plain cosine") == 0
+    assert status_of(command.main, "--strategies", "cosine plain cosine") == 0
     assert asked[0].names == ["plain", "cosine"]
 
 
 def test_figures_are_printed_and_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert status_of("--json", str(tmp_path / "figures.json")) == 0
+    assert status_of(command.main, "--json", str(tmp_path / "figures.json")) == 0
     assert "tokens/verdict" in capsys.readouterr().out
     assert '"tokens_per_s": 10.0' in (tmp_path / "figures.json").read_text()
 
@@ -100,7 +93,12 @@ def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         raise AssertionError
 
     monkeypatch.setattr(command, "run", run)
-    assert status_of() == 130
+    assert (
+        status_of(
+            command.main,
+        )
+        == 130
+    )
     assert capsys.readouterr().err == "bench: stopped; nothing was kept\n"
 
 
@@ -115,7 +113,12 @@ def test_what_a_mesh_refuses_is_one_line(
         raise error
 
     monkeypatch.setattr(command, "run", run)
-    assert status_of() == 2
+    assert (
+        status_of(
+            command.main,
+        )
+        == 2
+    )
     assert capsys.readouterr().err == "bench: no CUDA here\n"
 
 

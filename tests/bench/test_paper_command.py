@@ -10,6 +10,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from exit_status import status_of
 from made_up_cells import cell
 
 from bench.paper import __main__ as command
@@ -30,14 +31,6 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(command, "measure", measure)
     return names
-
-
-def status_of(*words: str) -> int:
-    """The exit status."""
-    try:
-        return command.main([*words])
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else 1
 
 
 @pytest.mark.parametrize(
@@ -62,7 +55,7 @@ def status_of(*words: str) -> int:
 def test_what_can_never_be_measured_is_refused_before_it_starts(
     measured: list[str], capsys: pytest.CaptureFixture[str], words: list[str], said: str
 ) -> None:
-    assert status_of(*words) == 2
+    assert status_of(command.main, *words) == 2
     line, newline, rest = capsys.readouterr().err.partition("\n")
     assert line.startswith("bench.paper: ")
     assert said in line
@@ -70,15 +63,15 @@ def test_what_can_never_be_measured_is_refused_before_it_starts(
 
 
 def test_a_strategy_that_is_named_twice_is_measured_once(measured: list[str], tmp_path: Path) -> None:
-    assert status_of("--presets", "spin", "plain", "spin", "--out", str(tmp_path)) == 0
+    assert status_of(command.main, "--presets", "spin", "plain", "spin", "--out", str(tmp_path)) == 0
     assert measured == ["spin", "plain"]
 
 
 def test_a_first_look_leaves_the_whole_runs_report_alone(tmp_path: Path) -> None:
-    assert status_of("--out", str(tmp_path)) == 0
+    assert status_of(command.main, "--out", str(tmp_path)) == 0
     whole = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert {path.relative_to(tmp_path).parts[0] for path in whole} == {"report.json", "report"}
-    assert status_of("--out", str(tmp_path), "--quick", "--presets", "cosine") == 0
+    assert status_of(command.main, "--out", str(tmp_path), "--quick", "--presets", "cosine") == 0
     assert {path: path.read_bytes() for path in whole} == whole
     looked = json.loads((tmp_path / "quick.json").read_text())
     assert [row["strategy"] for row in looked["rows"]] == ["cosine"]
@@ -94,7 +87,7 @@ def test_a_first_look_at_ablations_has_a_name_of_its_own() -> None:
 
 
 def test_figures_of_other_code_are_said_to_be_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert status_of("--presets", "plain", "spin", "--out", str(tmp_path)) == 0
+    assert status_of(command.main, "--presets", "plain", "spin", "--out", str(tmp_path)) == 0
     printed = " ".join(capsys.readouterr().out.split())
     said = "other code than today's measured 2 of 2 cells (1 of plain, 1 of spin); --again measures all anew"
     assert said in printed
@@ -110,6 +103,6 @@ def test_ctrl_c_is_one_line(
         raise AssertionError
 
     monkeypatch.setattr(command, "measure", measure)
-    assert status_of("--out", str(tmp_path)) == 130
+    assert status_of(command.main, "--out", str(tmp_path)) == 130
     said = "bench.paper: stopped; what has been measured is kept, the same command goes on\n"
     assert capsys.readouterr().err == said

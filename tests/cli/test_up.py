@@ -46,7 +46,7 @@ def test_a_ready_file_that_is_a_folder_is_refused_before_the_start(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert refused([f"--ready-file={tmp_path}"], capsys) == (
-        f"READY_FILE: --ready-file: {tmp_path} is a folder; name a file\n"
+        f"USAGE: --ready-file: {tmp_path} is a folder; name a file\n"
     )
 
 
@@ -54,7 +54,7 @@ def test_a_ready_file_that_is_a_folder_is_refused_before_the_start(
 def test_a_ready_file_that_cannot_be_written_is_refused_before_the_start(
     folder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert refused([f"--ready-file={folder}/ready.json"], capsys).startswith("READY_FILE: --ready-file: ")
+    assert refused([f"--ready-file={folder}/ready.json"], capsys).startswith("USAGE: --ready-file: ")
 
 
 def test_logs_that_cannot_be_written_are_refused_before_the_start(
